@@ -1,0 +1,187 @@
+"""The configuration: every option once, with its default, its choices and the sentence that explains it.
+
+The command line, a TOML file and the docs are made from these fields. Knows no argv, no environment and no object that
+an option's name stands for (menu.py names those).
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ridgeline.core.errors import ConfigError, did_you_mean
+from ridgeline.core.spec import GPT2_SHAPES
+from ridgeline.menu import MENU
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_bytes(text: str) -> int:
+    """`4GiB`, `512MB` or a plain number of bytes. Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ConfigError(f"'{text}' is not a size; write for example 4GiB, 512MB or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def option(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+) -> Any:
+    """A field of the configuration. low and high are inclusive bounds."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    model: str | None = option(
+        None,
+        "A GPT-2 model: a name on the Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2), a local "
+        "directory, or 'demo' (bundled). Left out: gpt2 if it is cached or can be downloaded, otherwise demo.",
+    )
+    random_weights: str | None = option(
+        None,
+        "Serve random weights of this shape instead of a checkpoint, for measuring.",
+        choices=tuple(GPT2_SHAPES),
+    )
+    served_model_name: str | None = option(None, "The name clients use. Default: the model's own name.")
+    dtype: str = option(
+        "auto",
+        "Number format of weights and KV cache. auto: bfloat16 where the hardware computes it natively, "
+        "otherwise float32.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    device: str = option(
+        "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
+        choices=("auto", "cpu", "cuda"),
+    )  # fmt: skip
+    max_model_len: int | None = option(
+        None, "Longest sequence, prompt and output together. Default: the model's number of positions.", low=2
+    )
+    seed: int = option(0, "Seed for random weights and for requests that bring none.", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingOptions:
+    batching: str = option(
+        "continuous",
+        "Who runs next. one: a request at a time. dynamic: wait up to the batch window for a batch, which then runs "
+        "until its last member ends. continuous: requests join and leave at every step.",
+        choices=tuple(MENU["batching"]),
+    )
+    batch_window_ms: float = option(
+        50.0, "dynamic: how long the oldest waiting request waits for company, in milliseconds.", low=0, high=60_000
+    )
+    max_batch_size: int = option(8, "dynamic: requests in a batch at most.", low=1, high=4096)
+    packing: str = option(
+        "ragged",
+        "Rows of a step. padded: all as long as the longest (the waste is counted). ragged: end to end, no padding.",
+        choices=tuple(MENU["packing"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    max_num_seqs: int = option(256, "Requests that run at once at most.", low=1, high=65_536)
+    max_num_batched_tokens: int | None = option(
+        None,
+        "Tokens a step computes at most; longer prompts are computed in chunks (continuous). Default: 2048 on a GPU, "
+        "512 on a CPU, and whole prompts for the policies that cannot divide them.",
+        low=1,
+    )
+    block_size: int = option(16, "Tokens in a block of the KV cache.", low=1, high=1024)
+    kv_memory: str | None = option(
+        None, "Memory for the KV cache, for example 4GiB. Default: planned from the memory that is really free."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    host: str = option("localhost", "Address to listen on. localhost: 127.0.0.1 and, where present, ::1.")
+    port: int = option(8000, "Port to listen on; 0 takes a free one.", low=0, high=65_535)
+    in_process: bool = option(
+        False, "Run the engine in the server's own process, for debuggers and profilers. Default: a process of its own."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All options. Make one with `Config.of(model="demo", port=0)`; unknown names and bad values raise ConfigError."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
+
+    @staticmethod
+    def of(**values: Any) -> Config:
+        return Config.from_mapping(values)
+
+    @staticmethod
+    def from_mapping(values: Mapping[str, Any]) -> Config:
+        """Build from flat `name: value` pairs; `-` and `_` are the same. None means: the default."""
+        given = {name.replace("-", "_"): value for name, value in values.items() if value is not None}
+        known = {f.name for section in SECTIONS.values() for f in fields(section)}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{_flag(name)}: unknown option{did_you_mean(name, known)}")
+        parts = {
+            part: section(
+                **{f.name: _checked(section, f.name, given[f.name]) for f in fields(section) if f.name in given}
+            )
+            for part, section in SECTIONS.items()
+        }
+        config = Config(**parts)
+        config._check_together()
+        return config
+
+    def _check_together(self) -> None:
+        if self.model.model is not None and self.model.random_weights is not None:
+            raise ConfigError("--model and --random-weights exclude each other: random weights stand in for a model")
+        if self.limits.kv_memory is not None:
+            parse_bytes(self.limits.kv_memory)
+        if self.batching.batching == "dynamic" and self.batching.max_batch_size > self.limits.max_num_seqs:
+            raise ConfigError(
+                f"--max-batch-size {self.batching.max_batch_size} can never be reached with "
+                f"--max-num-seqs {self.limits.max_num_seqs}; raise the latter or lower the former"
+            )
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "model": ModelOptions,
+    "batching": BatchingOptions,
+    "limits": LimitOptions,
+    "server": ServerOptions,
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def kind_of(section: type[Any], name: str) -> type[Any]:
+    """The plain type of a field, without `| None`."""
+    hint = typing.get_type_hints(section)[name]
+    if isinstance(hint, types.UnionType):
+        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    assert isinstance(hint, type)
+    return hint
+
+
+def _checked(section: type[Any], name: str, value: Any) -> Any:
+    kind, meta = kind_of(section, name), next(f for f in fields(section) if f.name == name).metadata
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{_flag(name)}: expected {kind.__name__}, got {value!r}")
+    if meta["choices"] and value not in meta["choices"]:
+        near = did_you_mean(value, meta["choices"])
+        raise ConfigError(f"{_flag(name)}: '{value}' is not one of {', '.join(meta['choices'])}{near}")
+    low, high = meta["low"], meta["high"]
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bound = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{_flag(name)}: {value} is out of range; it must be {bound}")
+    return value

@@ -1,0 +1,198 @@
+"""What travels between the rooms: requests, plans, outputs, events. All frozen; knows no tensor and no socket.
+
+A request's work is `length + promised - computed`: `length` tokens are known, `promised` were launched but not seen
+by the host yet, `computed` have their KV entries (the idea is vLLM v1's; `promised` makes it hold when launches
+overlap). Prompts, chunks, decode steps and recomputation are the same thing with other numbers.
+
+A request sits in a *slot* while it runs. Arrays over rows name slots; a row is one request in one step.
+Times are nanoseconds of one monotonic clock that all processes of this machine share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Tokens = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+FinishReason = Literal["stop", "length", "abort"]
+
+NO_INTS: Ints = np.empty(0, np.int64)
+NO_TOKENS: Tokens = np.empty(0, np.int32)
+NO_BLOCKS: tuple[Ints, Ints, Ints] = (NO_INTS, NO_INTS, NO_INTS)
+for _array in (NO_INTS, NO_TOKENS):
+    _array.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the device chooses a request's next token.
+
+    temperature: 0 is greedy. top_k: 0 is off. top_p: 1 is off. min_tokens: stop ids cannot be chosen before that
+    many tokens are out. seed: 64 bits; position p of the request uses the uniform Philox(seed, p), so a result does
+    not depend on the batch, on preemption or on a restart.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_tokens: int = 0
+    seed: int = 0
+    stop_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request on its way to the scheduler. `output_ids` is not empty when it resumes after a crash."""
+
+    key: int
+    prompt_ids: Tokens
+    max_tokens: int
+    sampling: Sampling
+    arrival_ns: int
+    output_ids: Tokens = field(default_factory=lambda: NO_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A request takes a slot. `output_ids` is not empty after preemption and after a crash.
+
+    The arrays are copies: they alias nothing that the scheduler goes on writing.
+    limit: prompt + new tokens at most. blocks: found in the prefix cache, computed already.
+    """
+
+    slot: int
+    prompt_ids: Tokens
+    output_ids: Tokens
+    blocks: tuple[int, ...]
+    limit: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One launch: for each row its slot, where it starts, how many tokens it computes, how many it may make.
+
+    rows, starts, counts, promise: [rows]. A row covers positions [start, start + count) of its sequence. `promise` is
+    the number of tokens it makes at most, a cap that the device obeys; 0 is a chunk that is not the last.
+    new_blocks: three equal arrays (slot, index in the slot's table, block), to be applied before the launch.
+    joins and leaves come before them. seats: rows that the running batch holds, members that ended included; equal to
+    len(rows) under policies that refill. horizon: decode iterations at most.
+    """
+
+    serial: int
+    rows: Ints
+    starts: Ints
+    counts: Ints
+    promise: Ints
+    joins: tuple[Join, ...]
+    leaves: tuple[int, ...]
+    new_blocks: tuple[Ints, Ints, Ints]
+    seats: int
+    horizon: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a launch made. counts: tokens made per row [rows]; tokens: [rows, widest], valid up to counts.
+
+    finished: [rows], the row's last token is one of its stop ids. positions: token positions that the device really
+    processed, padding included; padding: how many of them were of no use to anybody.
+    """
+
+    serial: int
+    counts: Ints
+    tokens: Tokens
+    finished: Bools
+    positions: int
+    padding: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """A batch that nobody joins once it runs (policies one and dynamic), as far as it has come.
+
+    closed: why it started (`full`, `window`, `ready`: nothing was waited for). padded_length: its longest prompt.
+    positions and padding as in Output, summed over its steps. kv_blocks: the most blocks it held.
+    """
+
+    serial: int
+    size: int
+    closed: str
+    opened_ns: int
+    closed_ns: int
+    padded_length: int
+    steps: int
+    positions: int
+    padding: int
+    kv_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """A request's wall clock and whom it shared its steps with.
+
+    held_ns: of the wait before admission, the part in which the device was free and the policy kept the request
+    back (its window was open). steps: launches it was in; rows: sum over them of the rows in the step.
+    """
+
+    arrival_ns: int
+    held_ns: int
+    admitted_ns: int
+    first_token_ns: int
+    finished_ns: int
+    steps: int
+    rows: int
+    preemptions: int
+    batch: BatchRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A request is over. cached: prompt tokens that the prefix cache had."""
+
+    key: int
+    reason: FinishReason
+    cached: int
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What one commit made known, each token of each request exactly once.
+
+    keys, counts: [rows]; tokens: [sum of counts], row after row; ends: requests that are over, their last tokens
+    included in the same Events.
+    """
+
+    keys: Ints
+    counts: Ints
+    tokens: Tokens
+    ends: tuple[End, ...]
+
+    @staticmethod
+    def none() -> Events:
+        return _NO_EVENTS
+
+
+_NO_EVENTS = Events(NO_INTS, NO_INTS, NO_TOKENS, ())
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step as a sink sees it: counts and two stamps, no request."""
+
+    serial: int
+    launched_ns: int
+    collected_ns: int
+    rows: int
+    tokens: int
+    positions: int
+    padding: int
+    waiting: int
+    kv_blocks: int

@@ -1,0 +1,19 @@
+"""MENU: what each option's name stands for. Standard library only; build.py turns the names into objects.
+
+Below build.py nobody compares option names. A new choice is one row here and one object in its room; the command
+line's choices, the oracle tests and the option reference follow.
+"""
+
+from __future__ import annotations
+
+MENU: dict[str, dict[str, str]] = {
+    "batching": {
+        "one": "ridgeline.scheduler.policies:OneAtATime",
+        "dynamic": "ridgeline.scheduler.policies:Dynamic",
+        "continuous": "ridgeline.scheduler.policies:Continuous",
+    },
+    "packing": {
+        "padded": "ridgeline.runner.inputs:Padded",
+        "ragged": "ridgeline.runner.inputs:Ragged",
+    },
+}
