@@ -1,0 +1,143 @@
+"""The way to an engine: in a thread of this process, or in a process of its own. Knows messages; knows no asyncio.
+
+Both sides drain their end at once (a thread reads the pipe), so neither ever waits for the other's socket or step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from ridgeline.core.errors import RidgelineError
+from ridgeline.engine.engine import Engine
+from ridgeline.engine.loop import EngineLoop, Inbox
+from ridgeline.engine.messages import (
+    EngineInfo,
+    Failed,
+    In,
+    Out,
+    Progress,
+    Ready,
+    decode_in,
+    decode_out,
+    encode,
+)
+
+Report = Callable[[str, int, int], None]  # phase, done, total
+MakeEngine = Callable[[Report], tuple[Engine, EngineInfo]]
+
+
+class Channel(Protocol):
+    """`start` once, then `send`. `on_message` is called from the channel's thread; Failed comes at most once, last."""
+
+    def start(self, on_message: Callable[[Out], None]) -> None: ...
+
+    def send(self, message: In) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def host_engine(make: MakeEngine, inbox: Inbox, deliver: Callable[[Out], None]) -> None:
+    """Build an engine and run it until the other side is gone; what goes wrong is delivered as Failed."""
+    try:
+        engine, info = make(lambda phase, done, total: deliver(Progress(phase, done, total)))
+        deliver(Ready(info))
+        EngineLoop(engine, inbox, deliver).run()
+    except RidgelineError as error:
+        deliver(Failed(str(error), expected=True))
+    except Exception:
+        deliver(Failed(traceback.format_exc(), expected=False))
+
+
+class ThreadChannel:
+    """The engine in a thread of this process. Messages are handed over as they are."""
+
+    def __init__(self, make: MakeEngine) -> None:
+        self._make = make
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self, on_message: Callable[[Out], None]) -> None:
+        arguments = (self._make, self._inbox, on_message)
+        self._thread = threading.Thread(target=host_engine, args=arguments, name="engine", daemon=True)
+        self._thread.start()
+
+    def send(self, message: In) -> None:
+        self._inbox.put(message)
+
+    def close(self) -> None:
+        """End the engine after the step it is in."""
+        self._inbox.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+
+class ProcessChannel:
+    """The engine in a process of its own: it loads torch, this one does not.
+
+    make must be importable by name in a new process (a module's function, or functools.partial of one).
+    """
+
+    def __init__(self, make: MakeEngine) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, self._theirs = context.Pipe()
+        self.process = context.Process(target=_child, args=(make, self._theirs), name="ridgeline-engine", daemon=True)
+        self._closing = False
+
+    def start(self, on_message: Callable[[Out], None]) -> None:
+        self.process.start()
+        self._theirs.close()  # ours of theirs: otherwise the pipe never reports its end
+        threading.Thread(target=self._read, args=(on_message,), name="engine-reader", daemon=True).start()
+
+    def send(self, message: In) -> None:
+        # A broken pipe is not the sender's business: the reader sees the same end and reports it.
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(encode(message))
+
+    def close(self) -> None:
+        """End the engine: it leaves after the step it is in, or is ended after five seconds."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(b"")
+        if self.process.pid is not None:
+            self.process.join(5)
+            if self.process.is_alive():
+                self.process.terminate()
+                self.process.join()
+
+    def _read(self, on_message: Callable[[Out], None]) -> None:
+        failed = False
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = decode_out(self._connection.recv_bytes())
+                failed |= isinstance(message, Failed)
+                on_message(message)
+        if not failed and not self._closing:
+            self.process.join()
+            on_message(Failed(f"the engine process ended with code {self.process.exitcode}", expected=False))
+
+
+def _child(make: MakeEngine, connection: Connection) -> None:
+    """The engine's process: one thread reads the pipe, the main thread steps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front gets the same Ctrl-C and decides
+    inbox: Inbox = queue.SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while data := connection.recv_bytes():
+                inbox.put(decode_in(data))
+        inbox.put(None)
+
+    def deliver(message: Out) -> None:
+        with contextlib.suppress(OSError):  # the front is gone; the reader has seen it too
+            connection.send_bytes(encode(message))
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    host_engine(make, inbox, deliver)

@@ -1,0 +1,159 @@
+"""EngineClient: the asyncio side of a channel. Knows streams of token ids; knows no text and no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+
+from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
+from ridgeline.core.types import End, NewRequest, Sampling, Tokens
+from ridgeline.engine.channel import Channel
+from ridgeline.engine.messages import (
+    Abort,
+    Counters,
+    EngineInfo,
+    Failed,
+    Out,
+    Progress,
+    Ready,
+    Refused,
+    Step,
+    Submit,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new of a request: token ids, and the End with the last of them."""
+
+    tokens: list[int]
+    end: End | None
+
+
+class Stream:
+    """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost."""
+
+    def __init__(self, client: EngineClient, key: int) -> None:
+        self._client = client
+        self.key = key
+        self._tokens: list[int] = []
+        self._end: End | None = None
+        self._error: RidgelineError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def receive(self) -> Delta:
+        """The next Delta, at least one token or the End. Raises EngineDied or BadRequest instead of an End."""
+        while not self._tokens and self._end is None:
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        tokens, self._tokens = self._tokens, []
+        return Delta(tokens, self._end)
+
+    def abort(self) -> None:
+        """The reader is gone. Harmless when the request is over."""
+        self._client._abort(self.key)
+
+    def _push(self, tokens: list[int]) -> None:
+        self._tokens += tokens
+        self._wake()
+
+    def _finish(self, end: End | None, error: RidgelineError | None = None) -> None:
+        self._end, self._error = end, error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class EngineClient:
+    """`start`, then wait for `ready()`; then `submit`. All methods belong to one event loop's thread."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._streams: dict[int, Stream] = {}
+        self._keys = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: asyncio.Future[EngineInfo] | None = None
+        self.progress: Progress | None = None
+        self.counters = Counters(0, 0, 0, 0, 0)
+        self.failure: Failed | None = None
+        self.last_step_ns = 0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready = self._loop.create_future()
+        self._channel.start(self._arrived)
+
+    async def ready(self) -> EngineInfo:
+        """Wait until the engine can serve. Raises Unavailable with its message if it could not start."""
+        assert self._ready is not None, "start() comes first"
+        return await asyncio.shield(self._ready)
+
+    def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling) -> Stream:
+        if self.failure is not None:
+            raise EngineDied("the engine has ended; see the server's log")
+        stream = Stream(self, next(self._keys))
+        self._streams[stream.key] = stream
+        request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, time.perf_counter_ns())
+        self._channel.send(Submit.of(request))
+        return stream
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._streams)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _abort(self, key: int) -> None:
+        if self._streams.pop(key, None) is not None:
+            self._channel.send(Abort(key))
+
+    def _arrived(self, message: Out) -> None:
+        """Called from the channel's thread."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._handle, message)
+        except RuntimeError:
+            return  # the event loop has closed: nobody is left to be told
+
+    def _handle(self, message: Out) -> None:
+        if isinstance(message, Step):
+            self._deliver(message)
+        elif isinstance(message, Progress):
+            self.progress = message
+        elif isinstance(message, Ready):
+            assert self._ready is not None
+            self._ready.set_result(message.info)
+        elif isinstance(message, Refused):
+            if (stream := self._streams.pop(message.key, None)) is not None:
+                stream._finish(None, BadRequest(message.message, message.param))
+        else:
+            self._fail(message)
+
+    def _deliver(self, step: Step) -> None:
+        self.counters, self.last_step_ns = step.counters, time.perf_counter_ns()
+        events, streams, start = step.events(), self._streams, 0
+        tokens = events.tokens.tolist()
+        for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
+            # Aborted in the meantime: what the engine sent before it knew is dropped.
+            if (stream := streams.get(key)) is not None and count:
+                stream._push(tokens[start : start + count])
+            start += count
+        for end in events.ends:
+            if (stream := streams.pop(end.key, None)) is not None:
+                stream._finish(end)
+
+    def _fail(self, failed: Failed) -> None:
+        assert self._ready is not None
+        self.failure = failed
+        if not self._ready.done():
+            self._ready.set_exception(Unavailable(failed.message))
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream._finish(None, EngineDied("the engine ended while this request was in flight; see the server's log"))

@@ -1,0 +1,82 @@
+"""Engine: plan, launch, collect, commit. Knows the order of the four verbs; knows no request, tensor, socket or thread.
+
+One loop serves every depth: with `depth` launches in flight, 1 is sequential and 2 hides the host behind the device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord
+from ridgeline.engine.messages import Counters
+from ridgeline.scheduler.scheduler import Scheduler
+
+Clock = Callable[[], int]
+
+
+class Runner(Protocol):
+    """Carries out one plan on a device. Launches run in the order they were made; collect takes them in that order."""
+
+    def launch(self, plan: Plan) -> Any: ...
+
+    def collect(self, launched: Any) -> Output: ...
+
+
+class Sink(Protocol):
+    """Sees every step, after the fact. It must be cheap: it runs between steps."""
+
+    def step(self, record: StepRecord) -> None: ...
+
+
+class NullSink:
+    def step(self, record: StepRecord) -> None:
+        """Nobody watches."""
+
+
+class Engine:
+    def __init__(self, scheduler: Scheduler, runner: Runner, clock: Clock, sink: Sink, depth: int = 1) -> None:
+        self.scheduler, self.runner, self.clock, self.sink, self.depth = scheduler, runner, clock, sink, depth
+        self._flying: deque[tuple[Plan, int, Any]] = deque()
+
+    def submit(self, request: NewRequest) -> End | None:
+        """Queue a request; an End if there was nothing left to do. Raises BadRequest for one that can never run."""
+        return self.scheduler.submit(request)
+
+    def abort(self, key: int) -> End | None:
+        return self.scheduler.abort(key, self.clock())
+
+    def step(self) -> Events | None:
+        """One turn of the loop. None: nothing to do until a message comes or `wake_ns` passes."""
+        while len(self._flying) < self.depth and (plan := self.scheduler.plan(self.clock())) is not None:
+            self._flying.append((plan, self.clock(), self.runner.launch(plan)))
+        if not self._flying:
+            return None
+        plan, launched_ns, launched = self._flying.popleft()
+        output = self.runner.collect(launched)
+        now = self.clock()
+        events = self.scheduler.commit(output, now)
+        self.sink.step(self._record(plan, output, launched_ns, now))
+        return events
+
+    @property
+    def wake_ns(self) -> int | None:
+        return self.scheduler.wake_ns
+
+    def counters(self) -> Counters:
+        s = self.scheduler
+        return Counters(s.num_running, s.num_waiting, s.blocks_in_use, s.preemptions, s.dropped_tokens)
+
+    def _record(self, plan: Plan, output: Output, launched_ns: int, now: int) -> StepRecord:
+        return StepRecord(
+            serial=plan.serial,
+            launched_ns=launched_ns,
+            collected_ns=now,
+            rows=len(plan.rows),
+            tokens=int(output.counts.sum()),
+            positions=output.positions,
+            padding=output.padding,
+            waiting=self.scheduler.num_waiting,
+            kv_blocks=self.scheduler.blocks_in_use,
+        )

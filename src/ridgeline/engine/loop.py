@@ -1,0 +1,59 @@
+"""The engine's life: take messages, step, deliver; sleep when there is nothing to do. Knows no socket and no HTTP.
+
+It polls nothing: an idle loop waits for a message, or until the moment the policy named (a window closing).
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+
+from ridgeline.core.errors import BadRequest
+from ridgeline.core.types import NO_INTS, NO_TOKENS, End, Events
+from ridgeline.engine.engine import Engine
+from ridgeline.engine.messages import In, Out, Refused, Step, Submit
+
+Inbox = queue.SimpleQueue[In | None]  # None: the other side is gone
+
+
+class EngineLoop:
+    def __init__(self, engine: Engine, inbox: Inbox, deliver: Callable[[Out], None]) -> None:
+        self.engine, self.inbox, self.deliver = engine, inbox, deliver
+
+    def run(self) -> None:
+        """Until the other side is gone. An exception in a step ends the loop: it has no business going on."""
+        idle = False
+        while self._take(idle):
+            events = self.engine.step()
+            idle = events is None
+            if events is not None and (len(events.keys) or events.ends):
+                self.deliver(Step.of(events, self.engine.counters()))
+
+    def _take(self, idle: bool) -> bool:
+        """Handle what has come; when idle, wait for it. False: the other side is gone."""
+        try:
+            message = self.inbox.get(timeout=self._patience()) if idle else self.inbox.get_nowait()
+            while message is not None:
+                self._handle(message)
+                message = self.inbox.get_nowait()
+            return False
+        except queue.Empty:
+            return True
+
+    def _patience(self) -> float | None:
+        """Seconds until the policy wants to look again; None: until a message comes."""
+        wake_ns = self.engine.wake_ns
+        return None if wake_ns is None else max(0, wake_ns - self.engine.clock()) / 1e9
+
+    def _handle(self, message: In) -> None:
+        if isinstance(message, Submit):
+            try:
+                self._over(self.engine.submit(message.request()))
+            except BadRequest as error:
+                self.deliver(Refused(message.key, str(error), error.param))
+        else:
+            self._over(self.engine.abort(message.key))
+
+    def _over(self, end: End | None) -> None:
+        if end is not None:
+            self.deliver(Step.of(Events(NO_INTS, NO_INTS, NO_TOKENS, (end,)), self.engine.counters()))

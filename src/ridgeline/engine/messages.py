@@ -1,0 +1,158 @@
+"""What crosses the process boundary, and its bytes (msgpack). Knows no socket and no tensor.
+
+In: Submit, Abort. Out: while starting Progress, then Ready or Failed; while serving Step and Refused.
+Arrays travel as raw little-endian bytes, so that a step of 256 tokens costs microseconds, not one object a token.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import numpy as np
+
+from ridgeline.core.types import End, Events, NewRequest, Sampling
+
+assert sys.byteorder == "little", "arrays are sent as they lie in memory; a big-endian machine needs a swap here"
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
+    """A request. prompt_ids and output_ids: int32 bytes."""
+
+    key: int
+    prompt_ids: bytes
+    output_ids: bytes
+    max_tokens: int
+    sampling: Sampling
+    arrival_ns: int
+
+    @staticmethod
+    def of(request: NewRequest) -> Submit:
+        return Submit(
+            request.key,
+            request.prompt_ids.astype(np.int32, copy=False).tobytes(),
+            request.output_ids.astype(np.int32, copy=False).tobytes(),
+            request.max_tokens,
+            request.sampling,
+            request.arrival_ns,
+        )
+
+    def request(self) -> NewRequest:
+        return NewRequest(
+            self.key,
+            np.frombuffer(self.prompt_ids, np.int32),
+            self.max_tokens,
+            self.sampling,
+            self.arrival_ns,
+            np.frombuffer(self.output_ids, np.int32),
+        )
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort", array_like=True):
+    """The client is gone: end the request within one step."""
+
+    key: int
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
+    """Starting: how far. done and total are in the phase's own unit (bytes, steps)."""
+
+    phase: str
+    done: int
+    total: int
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What the engine turned out to be: facts for /v1/models, the start log and clients' arithmetic."""
+
+    model: str
+    dtype: str
+    device: str
+    max_model_len: int
+    vocab: int
+    block_size: int
+    num_blocks: int
+    kv_block_bytes: int
+    weight_bytes: int
+    memory_plan: str
+    batching: str
+    start_ms: dict[str, float]
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
+    info: EngineInfo
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
+    """The engine could not start, or ended. expected: the message is meant for the operator; no traceback is needed."""
+
+    message: str
+    expected: bool
+
+
+class Counters(msgspec.Struct, frozen=True, array_like=True):
+    """The scheduler's gauges after a step."""
+
+    running: int
+    waiting: int
+    kv_blocks: int
+    preemptions: int
+    dropped_tokens: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
+    """A request that can never run."""
+
+    key: int
+    message: str
+    param: str | None
+
+
+class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
+    """One commit's Events. keys: int64 bytes; counts, tokens: int32 bytes."""
+
+    keys: bytes
+    counts: bytes
+    tokens: bytes
+    ends: tuple[End, ...]
+    counters: Counters
+
+    @staticmethod
+    def of(events: Events, counters: Counters) -> Step:
+        return Step(
+            events.keys.tobytes(),
+            events.counts.astype(np.int32).tobytes(),
+            events.tokens.tobytes(),
+            events.ends,
+            counters,
+        )
+
+    def events(self) -> Events:
+        keys = np.frombuffer(self.keys, np.int64)
+        counts = np.frombuffer(self.counts, np.int32).astype(np.int64)
+        return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends)
+
+
+In = Submit | Abort
+Out = Progress | Ready | Failed | Step | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_in: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(In)
+_decode_out: msgspec.msgpack.Decoder[Out] = msgspec.msgpack.Decoder(Out)
+
+
+def encode(message: In | Out) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_in(data: bytes) -> In:
+    return _decode_in.decode(data)
+
+
+def decode_out(data: bytes) -> Out:
+    return _decode_out.decode(data)
+
+
+def encode_events(events: Events, counters: Counters) -> bytes:
+    """What a step costs to send: the benchmark of the logic tower counts it."""
+    return _encoder.encode(Step.of(events, counters))
