@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ridgeline.core.errors import BadRequest
@@ -12,6 +12,14 @@ from ridgeline.core.types import Sampling
 
 MAX_SEED = 2**64 - 1
 MAX_STOPS = 16
+
+
+def derive_seed(base: int, index: int) -> int:
+    """The seed of the index-th request that brings none: splitmix64 (Steele, Lea, Flood 2014) of both."""
+    z = (base + (index + 1) * 0x9E3779B97F4A7C15) & MAX_SEED
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MAX_SEED
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MAX_SEED
+    return z ^ (z >> 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,3 @@ class SamplingParams:
             seed=seed if self.seed is None else self.seed,
             stop_ids=() if self.ignore_eos else eos_ids,
         )
-
-    def with_max_tokens(self, max_tokens: int) -> SamplingParams:
-        return replace(self, max_tokens=max_tokens)

@@ -16,9 +16,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ridgeline.core.errors import BadRequest
+
 Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+
+MAX_STOP_IDS = 64
+"""Stop tokens of a request at most: the device compares every new token with all of them."""
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -44,6 +49,10 @@ class Sampling:
     min_tokens: int = 0
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.stop_ids) > MAX_STOP_IDS:
+            raise BadRequest(f"stop_token_ids: {len(self.stop_ids)} given, at most {MAX_STOP_IDS} are possible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +89,9 @@ class Plan:
 
     rows, starts, counts, promise: [rows]. A row covers positions [start, start + count) of its sequence. `promise` is
     the number of tokens it makes at most, a cap that the device obeys; 0 is a chunk that is not the last.
-    new_blocks: three equal arrays (slot, index in the slot's table, block), to be applied before the launch.
-    joins and leaves come before them. seats: rows that the running batch holds, members that ended included; equal to
-    len(rows) under policies that refill. horizon: decode iterations at most.
+    new_blocks: three equal arrays (slot, index in the slot's table, block). Before the launch leaves come first, then
+    joins, then new_blocks: a slot can be left and taken in one plan. seats: rows that the running batch holds, members
+    that ended included; equal to len(rows) under policies that refill. horizon: decode iterations at most.
     """
 
     serial: int
