@@ -1,0 +1,1 @@
+"""Text in, text out: tokenizer and streams. Knows no model and no HTTP."""
