@@ -1,0 +1,1 @@
+"""Who runs next, and the one writer of request state. Knows integers and arrays; knows no tensor, text or socket."""

@@ -1,0 +1,211 @@
+"""Planner: from a policy's groups of claims to one plan. Reserves, preempts and cuts; knows no event and no output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgeline.core.types import Bools, Ints, Join, Plan
+from ridgeline.scheduler.batches import Batch
+from ridgeline.scheduler.making import Flight, Making
+from ridgeline.scheduler.policies import Choice, Claim, Policy, SeatClaim, SpanClaim, StepClaim, View
+from ridgeline.scheduler.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """slots: requests that run at once. max_len: longest sequence, prompt and output. budget: tokens a step computes.
+
+    horizon: decode iterations of a launch at most. spare: blocks that an admission leaves free for each running row;
+    half a block each cuts preemptions to a fifth for a few per cent more steps.
+    """
+
+    slots: int
+    max_len: int
+    budget: int
+    horizon: int = 1
+    spare: float = 0.5
+
+
+class Planner:
+    """wake_ns: when to plan again though nothing happens, after a plan() that returned None."""
+
+    def __init__(self, policy: Policy, limits: SchedulerLimits, state: State) -> None:
+        self._policy, self._limits, self._state = policy, limits, state
+        self.wake_ns: int | None = None
+        self._batch: Batch | None = None
+        self._batches = 0
+        self._hopeless: tuple[int, int] | None = None
+
+    def plan(self, now_ns: int) -> Plan | None:
+        state = self._state
+        self.wake_ns = None
+        choice = self._policy.groups(self._view(), now_ns)
+        making = Making(self._limits.budget)
+        for group in choice.groups:
+            for claim in group:
+                if isinstance(claim, StepClaim):
+                    self._grant_steps(making, claim)
+                elif isinstance(claim, SpanClaim):
+                    self._grant_span(making, claim)
+                else:
+                    self._admit(making, claim, now_ns)
+            if not making.empty:
+                return self._seal(making, choice, now_ns)
+        self.wake_ns = choice.wake_ns
+        held = len(state.queue) and not state.table.running and not any(choice.groups)
+        if held and state.held_since_ns is None:
+            state.held_since_ns = now_ns
+        return None
+
+    def _view(self) -> View:
+        table = self._state.table
+        order = table.order()
+        ahead, starts = table.ahead[order], table.computed[order]
+        work = ahead - starts
+        open_ = ahead < table.limit[order]  # R2
+        one = open_ & (work == 1)
+        singles = np.count_nonzero(one)
+        decode: list[Claim] = []
+        partial: list[Claim] = []
+        if singles == len(order):
+            decode = [StepClaim(order, starts, work)] if singles else []
+        else:
+            if singles:
+                decode = [StepClaim(order[one], starts[one], work[one])]
+            more = (open_ & (work > 1)).nonzero()[0].tolist()
+            partial = [SpanClaim(int(order[i]), int(starts[i]), int(work[i])) for i in more]
+        return View(decode, partial, len(order), len(table.empty), self._state.queue)
+
+    def _grant_steps(self, making: Making, claim: StepClaim) -> None:
+        rows, starts, ones = claim.rows, claim.starts, claim.ones
+        if making.preempted:  # R7
+            rows, starts, ones = _only(self._state.table.seating[rows] > 0, rows, starts, ones)
+        if len(rows) > making.left:
+            return
+        while len(rows):
+            blocks = self._state.ledger.reserve(rows, starts + ones)
+            if blocks is not None:
+                making.add_steps(rows, starts, ones, blocks)
+                return
+            victim = self._preempted(making, int(rows[0]) if len(rows) == 1 else None)
+            if victim is None:
+                return
+            rows, starts, ones = _only(rows != victim, rows, starts, ones)
+
+    def _grant_span(self, making: Making, claim: SpanClaim) -> None:
+        slot, table = claim.slot, self._state.table
+        count = self._cut(making, claim.work)
+        if not count or slot not in table.running:  # R7
+            return
+        while (blocks := self._state.ledger.grow(slot, claim.start + count)) is None:
+            if self._preempted(making, slot) is None:
+                return
+        making.add_span(slot, claim.start, count, claim.work, blocks)
+
+    def _cut(self, making: Making, work: int) -> int:
+        """How much of a claim fits into what the budget has left."""
+        if work <= making.left:
+            return work
+        return making.left if self._policy.divisible else 0
+
+    def _preempted(self, making: Making, claimant: int | None) -> int | None:
+        """The slot of the latest who could give up its blocks for others, and did. None: the others sit out.
+
+        claimant: the only row that would gain; if it is the latest itself, it waits where it is and older ones go on.
+        """
+        state = self._state
+        making.refused = True  # nobody new takes the blocks that are lacking
+        if state.flights:  # R5: blocks may be on their way
+            return None
+        granted = making.granted()  # R6
+        victim = next((slot for slot in reversed(state.table.running) if slot not in granted), None)
+        if victim is None or victim == claimant:
+            return None
+        state.preempt(victim)
+        making.preempted = True
+        return victim
+
+    def _admit(self, making: Making, claim: SeatClaim, now_ns: int) -> None:
+        state, table, ledger, job = self._state, self._state.table, self._state.ledger, claim.job
+        if making.refused or not making.left or not table.empty or self._hopeless == (job.key, ledger.epoch):
+            making.refused = True
+            return
+        slot, ids = table.empty[-1], job.ids
+        found = ledger.seat(slot, ids)
+        done = len(found) * ledger.block_size
+        work = len(ids) - done
+        count = self._cut(making, work)
+        spare = int(self._limits.spare * len(table.running))
+        blocks = ledger.grow(slot, done + count, spare) if count else None
+        if blocks is None:
+            ledger.unseat(slot)
+            self._hopeless = (job.key, ledger.epoch) if count else None  # not tried again before a block is freed
+            making.refused = True
+            return
+        state.queue.remove(job.key)
+        table.seat(job, slot, ids, done)
+        if job.first_token_ns is None:
+            state.silent[slot] = len(ids)
+        job.admit(now_ns, state.held_since_ns, done)
+        asked = job.request
+        join = Join(slot, asked.prompt_ids, job.output_ids, tuple(found.tolist()), job.limit, asked.sampling)
+        making.joins.append(join)
+        making.add_span(slot, done, count, work, blocks)
+
+    def _seal(self, making: Making, choice: Choice, now_ns: int) -> Plan:
+        state, table = self._state, self._state.table
+        rows, starts, counts, promise = making.columns()
+        ahead, horizon = table.ahead[rows], 1
+        if self._limits.horizon > 1 and not making.chunks:
+            limit = table.limit[rows]
+            horizon = self._horizon(making, rows, ahead, limit)
+            promise = np.minimum(horizon, limit - ahead)  # R3
+        ahead += promise
+        table.ahead[rows] = ahead
+        table.computed[rows] = ahead - 1 if horizon > 1 else starts + counts
+        state.serial += 1
+        state.held_since_ns = None
+        batch = self._formed(making, choice, now_ns)
+        seatings = table.seating[rows]
+        state.flights.append(Flight(state.serial, rows, seatings, promise, making.chunks, state.departures, batch))
+        leaves, state.leaves = tuple(state.leaves), []
+        seats = max(len(rows), batch.size) if batch else len(rows)
+        joins, blocks = tuple(making.joins), making.new_blocks()
+        return Plan(state.serial, rows, starts, counts, promise, joins, leaves, blocks, seats, horizon)
+
+    def _formed(self, making: Making, choice: Choice, now_ns: int) -> Batch | None:
+        """The batch that this launch belongs to, under a policy whose batches nobody joins."""
+        if choice.closed and making.joins:
+            jobs = [self._state.table.running[join.slot] for join in making.joins]
+            opened_ns = min(job.request.arrival_ns for job in jobs)
+            longest = max(len(job.request.prompt_ids) + len(job.output_ids) for job in jobs)
+            self._batches += 1
+            self._batch = Batch(self._batches, len(jobs), choice.closed, opened_ns, now_ns, longest)
+            for job in jobs:
+                job.batch = self._batch
+        if self._batch is not None:
+            self._batch.kv_blocks = max(self._batch.kv_blocks, self._state.ledger.in_use)
+        return self._batch
+
+    def _horizon(self, making: Making, rows: Ints, ahead: Ints, limit: Ints) -> int:
+        """Decode iterations until the host should look again; every row stops by itself at its limit."""
+        table, steps = self._state.table, limit - ahead
+        soonest = int(steps.max())
+        if making.refused:  # somebody waits for the first to finish, who may be in flight
+            order = table.order()
+            ending = making.preempted or bool((table.ahead[order] >= table.limit[order]).any())
+            soonest = 1 if ending else int(steps.min())
+        horizon = min(self._limits.horizon, soonest)
+        while horizon > 1:
+            blocks = self._state.ledger.reserve(rows, np.minimum(ahead + horizon, limit) - 1)
+            if blocks is not None:
+                making.extend(blocks)
+                break
+            horizon //= 2  # nobody is preempted for a longer horizon
+        return horizon
+
+
+def _only(mask: Bools, rows: Ints, starts: Ints, ones: Ints) -> tuple[Ints, Ints, Ints]:
+    return rows[mask], starts[mask], ones[mask]

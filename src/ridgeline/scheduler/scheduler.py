@@ -1,0 +1,197 @@
+"""Scheduler: who runs next. The one writer of slots and jobs; knows no tensor, text, socket or clock.
+
+`plan` advances `ahead` and `computed` and reserves blocks; `commit` settles them and ends requests. Several plans may
+be in flight. The rules this rests on, each found by a failing random run:
+R1  Launches run, and are committed, in the order they were made.
+R2  A row whose last token is promised has no work.
+R3  A promise is a cap that the device obeys; a row that stops short of it is over.
+R5  Preempt only when nothing is in flight: before, the victim's blocks would not be free.
+R6  A victim was granted nothing in this plan.
+R7  A row preempted in this plan has no claim left in it.
+R8  Certainly computed is min(computed, length - 1); no block is published by the plan that computes it.
+R10 Results belong to a seating (a request in a slot), not to a slot.
+R11 A reference to a block ends when the newest plan made before its release has been collected.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ridgeline.core.errors import BadRequest, ConfigError
+from ridgeline.core.types import End, Events, FinishReason, NewRequest, Output, Plan
+from ridgeline.kv.ledger import Ledger
+from ridgeline.scheduler.job import Job
+from ridgeline.scheduler.planner import Planner, SchedulerLimits
+from ridgeline.scheduler.policies import Policy
+from ridgeline.scheduler.queue import Fifo, Queue
+from ridgeline.scheduler.slots import SlotTable
+from ridgeline.scheduler.state import State
+
+__all__ = ["Scheduler", "SchedulerLimits"]
+
+
+class Scheduler:
+    """submit and abort at any time; plan before a launch, commit after it is collected.
+
+    dropped_tokens: made by the device for requests that were over by then. positions, padding: sums over outputs.
+    """
+
+    def __init__(self, policy: Policy, ledger: Ledger, limits: SchedulerLimits, queue: Queue | None = None) -> None:
+        _check_limits(policy, ledger, limits)
+        self._limits = limits
+        self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
+        self._planner = Planner(policy, limits, self._state)
+        self.dropped_tokens = self.positions = self.padding = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self._state.table.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._state.queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Plans that were not committed yet."""
+        return len(self._state.flights)
+
+    @property
+    def free_blocks(self) -> int:
+        return self._state.ledger.free
+
+    @property
+    def blocks_in_use(self) -> int:
+        return self._state.ledger.in_use
+
+    @property
+    def preemptions(self) -> int:
+        return self._state.preemptions
+
+    @property
+    def wake_ns(self) -> int | None:
+        """When to plan again though nothing happens, after a plan() that returned None."""
+        return self._planner.wake_ns
+
+    def submit(self, request: NewRequest) -> End | None:
+        """Queue a request. Raises BadRequest if it can never run.
+
+        An End where it resumes and its output is whole already: its last token was delivered, its end was not.
+        """
+        assert request.key not in self._state.jobs, "a key is used once"
+        job = Job(request, request.output_ids)
+        reason = job.completed()
+        if reason is not None:
+            return job.end(reason, 0)
+        self._check_request(job)
+        self._state.jobs[job.key] = job
+        self._state.queue.push(job)
+        return None
+
+    def abort(self, key: int, now_ns: int) -> End | None:
+        """End a request, waiting or running. None: it is unknown or over already."""
+        state = self._state
+        job = state.jobs.get(key)
+        if job is None:
+            return None
+        if job.slot is not None:
+            state.leave(job.slot)
+            state.settle()
+        else:
+            state.queue.remove(key)
+            job.held(now_ns, state.held_since_ns)
+            if not len(state.queue):
+                state.held_since_ns = None
+        return self._end(job, "abort", now_ns)
+
+    def plan(self, now_ns: int) -> Plan | None:
+        """The next launch, or None where there is nothing to launch now (see wake_ns)."""
+        return self._planner.plan(now_ns)
+
+    def commit(self, output: Output, now_ns: int) -> Events:
+        """Settle the oldest launch in flight."""
+        state, table = self._state, self._state.table
+        flight = state.flights.popleft()
+        assert flight.serial == output.serial, "collected out of order"  # R1
+        self.positions += output.positions
+        self.padding += output.padding
+        if flight.batch is not None:
+            flight.batch.stepped(output)
+        rows, promise = flight.rows, flight.promise
+        counts, tokens, finished = output.counts, output.tokens, output.finished
+        if flight.departures != state.departures:  # R10
+            live = table.seating[rows] == flight.seatings
+            self.dropped_tokens += int(counts[~live].sum())
+            rows, promise = rows[live], promise[live]
+            counts, tokens, finished = counts[live], tokens[live], finished[live]
+        known, length = table.append(rows, counts, tokens)
+        if np.count_nonzero(counts == promise) < len(rows):
+            short = counts < promise
+            assert (counts <= promise).all(), "a promise is a cap"  # R3
+            assert (finished[short] & (counts[short] > 0)).all(), "only a stop ends a row before its promise"
+        table.tally(rows, len(flight.rows))
+        if state.silent:
+            self._note_first_tokens(now_ns)
+        for slot in flight.chunks:
+            if slot in table.running:
+                state.publish(slot)
+        keys = table.key[rows]
+        over = (finished | (length >= table.limit[rows])).nonzero()[0].tolist()
+        reasons: list[FinishReason] = ["stop" if finished[i] else "length" for i in over]
+        left = [state.leave(int(rows[i])) for i in over]
+        ends = tuple(self._end(job, reason, now_ns) for job, reason in zip(left, reasons, strict=True))
+        state.ledger.collected(output.serial)
+        return Events(keys, counts, known, ends)
+
+    def _note_first_tokens(self, now_ns: int) -> None:
+        state, table = self._state, self._state.table
+        for slot in [slot for slot, had in state.silent.items() if table.length[slot] > had]:
+            table.running[slot].first_token_ns = now_ns
+            del state.silent[slot]
+
+    def _end(self, job: Job, reason: FinishReason, now_ns: int) -> End:
+        del self._state.jobs[job.key]
+        return job.end(reason, now_ns)
+
+    def _check_request(self, job: Job) -> None:
+        size, new = len(job.request.prompt_ids), job.request.max_tokens
+        if not size:
+            raise BadRequest("prompt: at least one token is needed", param="prompt")
+        if new < 1:
+            raise BadRequest(f"max_tokens: {new} is too small; it must be at least 1", param="max_tokens")
+        ledger = self._state.ledger
+        for most, what in (
+            (self._limits.max_len, "the longest sequence here"),
+            (ledger.num_blocks * ledger.block_size + 1, "what the KV cache can hold of one sequence"),
+        ):
+            if job.limit > most:
+                param = "prompt" if size >= most else "max_tokens"
+                raise BadRequest(
+                    f"{param}: a prompt of {size} tokens and {new} new ones make {job.limit}; {what} is {most}",
+                    param=param,
+                )
+
+    def check(self) -> None:
+        """Assert what must hold between any two calls. Costs as much as many steps."""
+        self._state.check()
+
+
+def _check_limits(policy: Policy, ledger: Ledger, limits: SchedulerLimits) -> None:
+    """Refuse what could never run, with the numbers."""
+    slots, max_len, budget = limits.slots, limits.max_len, limits.budget
+    if slots < 1 or max_len < 2 or limits.horizon < 1 or limits.spare < 0:
+        raise ConfigError(
+            f"at least 1 slot, 2 tokens a sequence, a horizon of 1 and no negative spare are needed; got {slots} "
+            f"slots, {max_len} tokens, horizon {limits.horizon}, spare {limits.spare}"
+        )
+    if budget < slots:
+        raise ConfigError(
+            f"a step of {budget} tokens is too small for {slots} running requests, which decode together, one token "
+            f"each; allow at least {slots} tokens a step or fewer requests"
+        )
+    if not policy.divisible and budget < max_len:
+        raise ConfigError(
+            f"a step of {budget} tokens is too small for a sequence of {max_len}, which this batching computes whole; "
+            f"allow at least {max_len} tokens a step or shorten the longest sequence"
+        )
+    assert (ledger.slots, ledger.max_len) == (slots, max_len), "the ledger was made for other limits"

@@ -1,0 +1,298 @@
+"""Random traffic against naive decoding: what a case is, and how one is run. Prints nothing; asserts."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ridgeline.core.types import End, Events, NewRequest, Plan, Sampling
+from ridgeline.kv.ledger import Ledger
+from ridgeline.kv.prefix import NoPrefix, PrefixIndex
+from ridgeline.scheduler.policies import Choice, Continuous, Dynamic, OneAtATime, Policy, View
+from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
+from tests.scripted import VOCABULARY, Accounting, Launched, ScriptedRunner, naive, padded, ragged
+from tests.tree_index import TreeIndex
+
+WINDOW_NS = 5
+
+
+class AnyOrder(Continuous):
+    """Not on the menu: claims in any order, in one or two groups. A policy must not be able to corrupt state."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
+        claims = view.decode + view.partial + view.waiting()
+        self._random.shuffle(claims)
+        cut = self._random.choice([0, 0, len(claims) // 2])
+        return Choice([claims[:cut], claims[cut:]])
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    requests: tuple[NewRequest, ...]  # by arrival; key: index
+    aborts: dict[int, int]  # key -> when
+    policy: Policy
+    max_batch: int
+    slots: int
+    max_len: int
+    block_size: int
+    num_blocks: int
+    budget: int
+    horizon: int
+    depth: int
+    spare: float
+    shared: bool
+    accounting: Accounting
+    lazy: bool
+    ghosts: bool
+    crash_at: int | None
+
+    def scheduler(self) -> Scheduler:
+        prefix: PrefixIndex = TreeIndex() if self.shared else NoPrefix()
+        sizes = {"num_blocks": self.num_blocks, "block_size": self.block_size}
+        ledger = Ledger(slots=self.slots, max_len=self.max_len, prefix=prefix, **sizes)
+        limits = SchedulerLimits(self.slots, self.max_len, self.budget, self.horizon, self.spare)
+        return Scheduler(self.policy, ledger, limits)
+
+    def runner(self) -> ScriptedRunner:
+        return ScriptedRunner(
+            slots=self.slots,
+            max_len=self.max_len,
+            num_blocks=self.num_blocks,
+            block_size=self.block_size,
+            accounting=self.accounting,
+            lazy=self.lazy,
+            ghosts=self.ghosts,
+        )
+
+
+_REQUEST = st.tuples(
+    st.integers(0, 32),  # tokens of the common stem; over 24: a second turn, which extends the request before
+    st.binary(min_size=1, max_size=6),
+    st.integers(1, 15),  # max_tokens
+    st.sampled_from([(), (3,), (5, 7)]),
+    st.sampled_from([0, 0, 4]),  # min_tokens
+    st.sampled_from([0.0, 0.0, 1.0]),
+    st.sampled_from([0, 0, 0, 1, 3, 9, 20]),  # arrival
+    st.sampled_from([None, None, None, 1, 2, 5, 11, 25]),  # aborted so long after
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn, kind: str) -> Case:
+    stem = draw(st.binary(max_size=24))  # one draw for many tokens keeps cases cheap
+    drawn = draw(st.lists(_REQUEST, min_size=1, max_size=8))
+    requests: list[NewRequest] = []
+    aborts: dict[int, int] = {}
+    for key, (reuse, tail, new, stops, least, temperature, arrival, patience) in enumerate(sorted(drawn, key=_arrival)):
+        sampling = Sampling(temperature=temperature, min_tokens=least, seed=key, stop_ids=stops)
+        prompt = [byte % len(VOCABULARY) for byte in (tail if reuse > 24 else stem[:reuse] + tail)]
+        if reuse > 24 and requests:
+            turn = requests[-1]
+            first = turn.prompt_ids.tolist()
+            prompt = [*first, *naive(first, turn.max_tokens, turn.sampling), *prompt]
+        requests.append(NewRequest(key, np.array(prompt, np.int32), new, sampling, arrival))
+        if patience is not None:
+            aborts[key] = arrival + patience
+    slots, block_size = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 3, 4, 8]))
+    max_len = max(len(r.prompt_ids) + r.max_tokens for r in requests)
+    max_batch = 1 if kind == "one" else draw(st.integers(1, slots))
+    policy: Policy
+    if kind == "continuous":
+        seed = draw(st.integers(0, 99))
+        policy = Continuous() if seed < 50 else AnyOrder(seed)
+    else:
+        policy = OneAtATime() if kind == "one" else Dynamic(WINDOW_NS, max_batch)
+    least_budget = slots if policy.divisible else max(slots, max_len)
+    return Case(
+        requests=tuple(requests),
+        aborts=aborts,
+        policy=policy,
+        max_batch=max_batch,
+        slots=slots,
+        max_len=max_len,
+        block_size=block_size,
+        num_blocks=-(-max_len // block_size) + draw(st.sampled_from([0, 0, 1, 2, 4, 20])),
+        budget=least_budget + draw(st.sampled_from([0, 1, 3, 40, 200])),
+        horizon=draw(st.sampled_from([1, 1, 2, 8])),
+        depth=draw(st.integers(1, 3)),
+        spare=draw(st.sampled_from([0, 0, 0.5])),
+        shared=draw(st.booleans()),
+        accounting=draw(st.sampled_from([ragged, padded])),
+        lazy=draw(st.booleans()),
+        ghosts=draw(st.booleans()),
+        crash_at=draw(st.sampled_from([None, None, None, 3, 8])),
+    )
+
+
+def _arrival(request: tuple[object, ...]) -> int:
+    arrival = request[6]
+    assert isinstance(arrival, int)
+    return arrival
+
+
+class Trial:
+    """One case, from the first arrival to the last end."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.now = 0
+        self.seen: Counter[str] = Counter()
+        self.streams: dict[int, list[int]] = {r.key: [] for r in case.requests}
+        self.ends: dict[int, End] = {}
+        self.coming = deque(case.requests)
+        self.submitted: set[int] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self.scheduler, self.runner = self.case.scheduler(), self.case.runner()
+        self.pending: deque[Launched] = deque()
+        self.steps, self.rows = Counter[int](), Counter[int]()  # by key, since the start
+
+    def run(self) -> Counter[str]:
+        crash_at = self.case.crash_at
+        while len(self.ends) < len(self.case.requests):
+            self._messages()
+            if self._step():
+                self.now += 1
+            else:
+                self._sleep()
+            assert self.now < 3000, "endless"
+            if crash_at is not None and self.now >= crash_at:
+                crash_at = None
+                self._crash()
+        while self._step():
+            pass
+        self._verify()
+        return self.seen
+
+    def _messages(self) -> None:
+        while self.coming and self.coming[0].arrival_ns <= self.now:
+            request = self.coming.popleft()
+            self.submitted.add(request.key)
+            assert self.scheduler.submit(request) is None
+        for key, when in self.case.aborts.items():
+            if when <= self.now and key in self.submitted and key not in self.ends:
+                end = self.scheduler.abort(key, self.now)
+                assert end is not None
+                self.seen["aborted"] += 1
+                self._ended(end)
+                self.scheduler.check()
+                assert self.scheduler.abort(key, self.now) is None, "over already"
+
+    def _step(self) -> bool:
+        while len(self.pending) < self.case.depth:
+            plan = self.scheduler.plan(self.now)
+            self.scheduler.check()
+            if plan is None:
+                break
+            self._look(plan)
+            self.pending.append(self.runner.launch(plan))
+        if not self.pending:
+            return False
+        launched = self.pending.popleft()
+        events = self.scheduler.commit(self.runner.collect(launched), self.now)
+        for key in events.keys.tolist():
+            self.steps[key] += 1
+            self.rows[key] += len(launched.plan.rows)
+        self._sink(events)
+        self.scheduler.check()
+        return True
+
+    def _look(self, plan: Plan) -> None:
+        case, rows = self.case, plan.rows.tolist()
+        assert 0 < len(rows) == len(set(rows)) <= plan.seats <= case.slots
+        assert plan.counts.sum() <= case.budget
+        assert 1 <= plan.horizon <= case.horizon
+        if not case.policy.divisible:
+            assert plan.seats <= case.max_batch
+            assert not plan.joins or len(plan.joins) == len(rows) == self.scheduler.num_running, "nobody joins a batch"
+        else:
+            assert plan.seats == len(rows)
+        self.seen["plans"] += 1
+        self.seen["overlapped"] += bool(self.pending)
+        self.seen["several iterations"] += plan.horizon > 1
+        self.seen["chunks"] += int((plan.promise == 0).any())
+        self.seen["hits"] += any(join.blocks for join in plan.joins)
+
+    def _sink(self, events: Events) -> None:
+        assert len(events.keys) == len(events.counts)
+        assert len(events.tokens) == events.counts.sum()
+        tokens = iter(events.tokens.tolist())
+        for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
+            assert key not in self.ends, "a token after the end"
+            self.streams[key] += [next(tokens) for _ in range(count)]
+        for end in events.ends:
+            self._ended(end)
+
+    def _ended(self, end: End) -> None:
+        assert end.key not in self.ends, "two ends"
+        self.ends[end.key] = end
+        self.seen[end.reason] += 1
+        self.seen["preempted"] += end.timings.preemptions > 0
+        self._check_timings(end)
+
+    def _check_timings(self, end: End) -> None:
+        times, case = end.timings, self.case
+        assert times.arrival_ns == case.requests[end.key].arrival_ns
+        assert 0 <= times.held_ns <= WINDOW_NS
+        assert (times.steps, times.rows) == (self.steps[end.key], self.rows[end.key])
+        if end.reason != "abort":
+            assert times.arrival_ns <= times.admitted_ns <= times.first_token_ns <= times.finished_ns == self.now
+            assert (times.batch is None) == case.policy.divisible
+        if times.batch is not None:
+            batch = times.batch
+            assert 1 <= batch.size <= case.max_batch
+            assert batch.opened_ns <= batch.closed_ns
+            assert 0 <= batch.padding <= batch.positions
+            assert batch.kv_blocks <= case.num_blocks
+
+    def _sleep(self) -> None:
+        """Nothing to do: to the next thing that happens, without looking in between."""
+        times = [request.arrival_ns for request in list(self.coming)[:1]]
+        times += [when for key, when in self.case.aborts.items() if key not in self.ends]
+        if self.scheduler.wake_ns is not None:
+            assert self.scheduler.wake_ns > self.now, "a policy that polls"
+            times.append(self.scheduler.wake_ns)
+        idle = self.scheduler.num_waiting == self.scheduler.num_running == 0
+        assert idle or self.scheduler.wake_ns is not None, "stuck"
+        assert times or len(self.ends) == len(self.case.requests), "forgotten"
+        self.now = min(times, default=self.now)
+
+    def _crash(self) -> None:
+        """Everything is lost but the tokens that were delivered; some ends are lost, too."""
+        self.seen["dropped"] += self.scheduler.dropped_tokens > 0
+        self.seen["crashed"] += 1
+        self._start()
+        for request in self.case.requests:
+            if request.key not in self.submitted:
+                continue
+            again = replace(request, output_ids=np.array(self.streams[request.key], np.int32))
+            old = self.ends.get(request.key)
+            if old is None:
+                assert self.scheduler.submit(again) is None
+            elif old.reason != "abort":
+                end = self.scheduler.submit(again)
+                assert end is not None
+                assert (end.key, end.reason) == (old.key, old.reason)
+
+    def _verify(self) -> None:
+        scheduler = self.scheduler
+        self.seen["dropped"] += scheduler.dropped_tokens > 0
+        assert scheduler.num_running == scheduler.num_waiting == scheduler.in_flight == 0
+        assert scheduler.blocks_in_use == 0, "leak"
+        for request in self.case.requests:
+            key, stops = request.key, request.sampling.stop_ids
+            want = naive(request.prompt_ids.tolist(), request.max_tokens, request.sampling)
+            got = self.streams[key]
+            if self.ends[key].reason == "abort":
+                assert got == want[: len(got)]
+            else:
+                assert got == want, "exactly once, and equal to naive decoding"
+                assert self.ends[key].reason == ("stop" if want[-1] in stops else "length")
