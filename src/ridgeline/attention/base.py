@@ -1,0 +1,52 @@
+"""The seam of attention: a backend owns its cache's layout and how a batch is cut. Knows no model's weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ridgeline.attention.batch import Batch
+from ridgeline.core.spec import ModelSpec
+
+Meta = TypeVar("Meta")
+
+
+class Store(Protocol):
+    """A backend's KV cache."""
+
+    def read(self, layer: int, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of these blocks, each [blocks * block_size, heads, head_dim]; for tests."""
+        ...
+
+
+class Attention(Protocol[Meta]):
+    """plan once for a batch, then call once for a layer."""
+
+    def allows(self, block_size: int) -> bool: ...
+
+    def store(
+        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> Store:
+        """Make the cache that every later call writes and reads. Block `num_blocks` takes what padding writes."""
+        ...
+
+    def plan(self, batch: Batch, into: Meta | None = None) -> Meta:
+        """What all layers share. into: an earlier plan of the same shapes, whose tensors are to be written again."""
+        ...
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: Meta) -> Tensor:
+        """q, k, v: [tokens, heads, head_dim]. Stores k and v, and returns [tokens, heads, head_dim]."""
+        ...
+
+
+AnyAttention = Attention[Any]
+
+
+def score_scale(spec: ModelSpec, layer: int) -> float:
+    """What the dot products of queries and keys are multiplied by in this layer."""
+    scale = 1.0 / math.sqrt(spec.head_dim) if spec.scale_attention else 1.0
+    return scale / (layer + 1) if spec.scale_by_layer else scale

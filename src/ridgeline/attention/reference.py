@@ -1,0 +1,208 @@
+"""Reference attention: gather the cached blocks, then PyTorch's own attention. Runs everywhere, defines the others.
+
+Rows with one query are computed together in groups: a group's keys and values are gathered (and widened where the cache
+has 16 bits) into a buffer that stays in the cache of a CPU. Rows with more queries are computed one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ridgeline.attention.base import score_scale
+from ridgeline.attention.batch import Batch
+from ridgeline.core.spec import ModelSpec
+from ridgeline.core.types import Ints
+
+# 8 rows at context 192, 12 heads of 64, 2 cores of Zen 3: 2.3 ms a layer for 32 rows. One group of all took 5.1, one
+# row at a time 3.3; the buffers (9 MB in float32) then fit the 32 MB of L3.
+CPU_GROUP_TOKENS = 1536
+GPU_GROUP_TOKENS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """Rows with one query each. tokens: where their queries are, None: they are the whole batch, in order; blocks:
+    their tables, cut to `length` positions."""
+
+    tokens: Tensor | None
+    blocks: Tensor
+    length: int
+    mask: Tensor | None  # [rows, 1, 1, length], to be added to the scores
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A row with queries [start, stop) over `context` positions, or only over itself if there is nothing before it."""
+
+    start: int
+    stop: int
+    blocks: Tensor
+    context: int
+    mask: Tensor | None  # [queries, context]; None: the row's own positions are all there is
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceMeta:
+    writes: Tensor
+    singles: tuple[Single, ...]
+    spans: tuple[Span, ...]
+
+
+class PagedStore:
+    """Keys and values of each layer, [blocks + 1, block_size * heads * head_dim]; the last block is for padding."""
+
+    def __init__(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device):
+        self.spec, self.block_size = spec, block_size
+        shape = (num_blocks + 1, block_size * spec.d_model)
+        self.keys = [_zeros(shape, dtype, device) for _ in range(spec.layers)]
+        self.values = [_zeros(shape, dtype, device) for _ in range(spec.layers)]
+
+    def write(self, layer: int, at: Tensor, k: Tensor, v: Tensor) -> None:
+        """k, v: [tokens, heads, head_dim] in the store's format; at: [tokens]."""
+        width = self.spec.d_model
+        self.keys[layer].view(-1, width).index_copy_(0, at, k.reshape(-1, width))
+        self.values[layer].view(-1, width).index_copy_(0, at, v.reshape(-1, width))
+
+    def read(self, layer: int, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        at = torch.tensor(list(block_ids), device=self.keys[layer].device)
+        shape = (-1, self.spec.heads, self.spec.head_dim)
+        return self.keys[layer][at].view(shape), self.values[layer][at].view(shape)
+
+
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, because what is masked is still multiplied by 0, and memory that nobody wrote may hold a NaN.
+
+    On a CPU from numpy, which asks the kernel for pages that are zero when first touched; torch would write every one
+    of them now: 4.8 s and 4.3 GB at the start for a cache that the demo model hardly uses.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros((shape[0], shape[1] * dtype.itemsize), np.uint8)).view(dtype)
+
+
+class Reference:
+    """group_tokens: cached positions that a group of single queries gathers at most."""
+
+    def __init__(self, group_tokens: int | None = None) -> None:
+        self._group_tokens = group_tokens
+
+    def allows(self, block_size: int) -> bool:
+        return block_size >= 1
+
+    def store(
+        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> PagedStore:
+        self._spec, self._block_size, self._dtype = spec, block_size, dtype
+        on_cpu = device.type == "cpu"
+        # PyTorch's attention in bfloat16 on a CPU is 5 to 7 times slower than in float32.
+        self._work = torch.float32 if on_cpu else dtype
+        self._capacity = self._group_tokens or (CPU_GROUP_TOKENS if on_cpu else GPU_GROUP_TOKENS)
+        self._scales = [score_scale(spec, layer) for layer in range(spec.layers)]
+        self._store = PagedStore(spec, num_blocks, block_size, dtype, device)
+        self._device = device
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        return self._store
+
+    def plan(self, batch: Batch, into: ReferenceMeta | None = None) -> ReferenceMeta:
+        assert into is None, "the reference is not captured: its shapes differ from step to step"
+        counts = np.diff(batch.query_starts)
+        single = np.flatnonzero(counts == 1)
+        spans = [self._span(batch, row) for row in np.flatnonzero(counts > 1).tolist()]
+        return ReferenceMeta(batch.writes, tuple(self._singles(batch, single)), tuple(spans))
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: ReferenceMeta) -> Tensor:
+        # Rounded before use, so that a prompt in chunks sees the same keys as a whole one.
+        k, v = k.to(self._dtype), v.to(self._dtype)
+        self._store.write(layer, meta.writes, k, v)
+        out = torch.empty_like(q)
+        for single in meta.singles:
+            if single.tokens is None:
+                return self._attend_single(layer, q, single).to(q.dtype)
+            out[single.tokens] = self._attend_single(layer, q[single.tokens], single).to(q.dtype)
+        for span in meta.spans:
+            at = slice(span.start, span.stop)
+            out[at] = self._attend_span(layer, q[at], k[at], v[at], span).to(q.dtype)
+        return out
+
+    def _singles(self, batch: Batch, rows: Ints) -> list[Single]:
+        """Groups of rows, longest context first, so that a group pads little."""
+        blocks = -(-batch.max_context // self._block_size)
+        if len(rows) == len(batch.contexts) and len(rows) * blocks * self._block_size <= self._capacity:
+            return [self._single(batch, rows, batch.max_context, blocks, None)]
+        order = rows[np.argsort(-batch.contexts[rows], kind="stable")]
+        groups: list[Single] = []
+        while len(order):
+            length = int(batch.contexts[order[0]])
+            blocks = -(-length // self._block_size)
+            rows = order[: max(1, self._capacity // (blocks * self._block_size))]
+            order = order[len(rows) :]
+            tokens = self._on_device(batch.query_starts[rows])
+            groups.append(self._single(batch, rows, length, blocks, tokens))
+        return groups
+
+    def _single(self, batch: Batch, rows: Ints, length: int, blocks: int, tokens: Tensor | None) -> Single:
+        at = self._on_device(rows)
+        mask = None
+        contexts = batch.contexts[rows]
+        if (contexts < length).any():
+            beyond = torch.arange(length, device=self._device) >= self._on_device(contexts)[:, None]
+            mask = self._mask(beyond)[:, None, None, :]  # [rows, 1, 1, length]
+        return Single(tokens, batch.block_tables[at, :blocks].reshape(-1), length, mask)
+
+    def _span(self, batch: Batch, row: int) -> Span:
+        start, stop = int(batch.query_starts[row]), int(batch.query_starts[row + 1])
+        context = int(batch.contexts[row])
+        blocks = batch.block_tables[row, : -(-context // self._block_size)]
+        if batch.starts[row] == 0 and context == stop - start:  # neither a chunk of a longer prompt nor padded
+            return Span(start, stop, blocks, context, None)
+        beyond = torch.arange(context, device=self._device) > batch.positions[start:stop, None]
+        return Span(start, stop, blocks, context, self._mask(beyond))
+
+    def _mask(self, forbidden: Tensor) -> Tensor:
+        zeros = torch.zeros(forbidden.shape, dtype=self._work, device=self._device)
+        return zeros.masked_fill_(forbidden, float("-inf"))
+
+    def _attend_single(self, layer: int, q: Tensor, single: Single) -> Tensor:
+        rows = q.shape[0]
+        k = self._gather("keys", self._store.keys[layer], single.blocks, rows, single.length)
+        v = self._gather("values", self._store.values[layer], single.blocks, rows, single.length)
+        query = q.to(self._work)[:, :, None, :]  # [rows, heads, 1, head_dim]
+        out = functional.scaled_dot_product_attention(query, k, v, attn_mask=single.mask, scale=self._scales[layer])
+        return out[:, :, 0, :]  # [rows, heads, head_dim]
+
+    def _attend_span(self, layer: int, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
+        query = q.to(self._work).transpose(0, 1)[None]  # [1, heads, queries, head_dim]
+        scale = self._scales[layer]
+        if span.mask is None:
+            key, value = (t.to(self._work).transpose(0, 1)[None] for t in (k, v))
+            out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        else:
+            key = self._gather("keys", self._store.keys[layer], span.blocks, 1, span.context)
+            value = self._gather("values", self._store.values[layer], span.blocks, 1, span.context)
+            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=span.mask, scale=scale)
+        return out[0].transpose(0, 1)  # [queries, heads, head_dim]
+
+    def _gather(self, kind: str, cache: Tensor, blocks: Tensor, rows: int, length: int) -> Tensor:
+        """[rows, heads, length, head_dim] in the working format. Written over by the next gather of this kind."""
+        count, width = blocks.shape[0], cache.shape[1]
+        found = self._buffer(kind, self._dtype, count, width)
+        torch.index_select(cache, 0, blocks, out=found)
+        if self._work is not self._dtype:
+            found = self._buffer(kind, self._work, count, width).copy_(found)
+        return found.view(rows, -1, self._spec.heads, self._spec.head_dim)[:, :length].transpose(1, 2)
+
+    def _buffer(self, kind: str, dtype: torch.dtype, count: int, width: int) -> Tensor:
+        held = self._buffers.get((kind, dtype))
+        if held is None or held.shape[0] < count:
+            blocks = max(count, self._capacity // self._block_size)
+            held = self._buffers[(kind, dtype)] = torch.empty((blocks, width), dtype=dtype, device=self._device)
+        return held[:count]
+
+    def _on_device(self, array: Ints) -> Tensor:
+        return torch.from_numpy(array).to(self._device)

@@ -1,0 +1,84 @@
+"""Device: the hardware that a model runs on. Knows memory, clocks and number formats; knows no model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+
+Fn = TypeVar("Fn", bound=Callable[..., Any])
+
+BYTES_OF = {torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
+"""Bytes of a value, for the formats that weights and caches may have."""
+
+
+class Timer(Protocol):
+    """`with device.timer() as t: ...` and then `t.elapsed_ns`, measured by the device's own clock."""
+
+    def __enter__(self) -> Timer: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @property
+    def elapsed_ns(self) -> int: ...
+
+
+@runtime_checkable
+class Device(Protocol):
+    """What the rooms above may ask of the hardware.
+
+    dtype: number format of weights and KV cache. compute: format of activations; wider than dtype where the hardware
+    does not compute in dtype natively. kv_share_percent: how much of the free memory the KV cache may take by default.
+    step_tokens: tokens of a step from which on more bring no throughput, only waiting.
+    """
+
+    name: str
+    torch_device: torch.device
+    dtype: torch.dtype
+    compute: torch.dtype
+    native_bfloat16: bool
+    kv_share_percent: int
+    step_tokens: int
+
+    def free_memory_bytes(self) -> int:
+        """Memory that this process can really get now."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until everything that was launched is done."""
+        ...
+
+    def timer(self) -> Timer: ...
+
+    def capture(self, fn: Fn) -> Fn:
+        """A version of fn that replays its work with less host time; fn itself where there is no such thing."""
+        ...
+
+    def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
+        """Integer arrays of one type to the device in one copy. They may alias the arrays: do not write those again."""
+        ...
+
+
+class HostTimer:
+    """The host's monotonic clock: exact where work is done when the call returns."""
+
+    def __init__(self) -> None:
+        self._start_ns = self._end_ns = 0
+
+    def __enter__(self) -> HostTimer:
+        self._start_ns = time.perf_counter_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_ns = time.perf_counter_ns()
+
+    @property
+    def elapsed_ns(self) -> int:
+        return self._end_ns - self._start_ns

@@ -1,0 +1,70 @@
+"""An NVIDIA GPU as a device. Knows streams, events and its memory; knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ridgeline.device.base import Fn, Timer
+
+
+class CudaDevice:
+    kv_share_percent = 90
+    step_tokens = 2048
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.native_bfloat16 = has_native_bfloat16()
+        self.dtype = dtype
+        self.compute = dtype
+        self.name = torch.cuda.get_device_name(self.torch_device)
+
+    def free_memory_bytes(self) -> int:
+        # What torch has cached but does not use is free to this process as well.
+        free, _ = torch.cuda.mem_get_info(self.torch_device)
+        cached = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+        return int(free) + int(cached)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.torch_device)
+
+    def timer(self) -> Timer:
+        return EventTimer()
+
+    def capture(self, fn: Fn) -> Fn:
+        return fn
+
+    def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
+        packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays])).pin_memory()
+        parts = torch.split(packed.to(self.torch_device, non_blocking=True), [array.size for array in arrays])
+        return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+class EventTimer:
+    """Time between two events on the current stream; reading it waits for the second."""
+
+    def __init__(self) -> None:
+        self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> EventTimer:
+        self._start.record()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.record()
+
+    @property
+    def elapsed_ns(self) -> int:
+        self._end.synchronize()
+        return int(self._start.elapsed_time(self._end) * 1e6)
+
+
+def has_native_bfloat16() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,0 +1,93 @@
+"""GPT-2: learned positions, layer norm before each half of a block. Knows no cache layout, no request and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ridgeline.attention.batch import Batch
+from ridgeline.core.spec import ModelSpec
+from ridgeline.models.linear import Linear, LinearSpec, Scheme
+from ridgeline.ops.norm import layer_norm
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q, k, v) -> out, all but the first [tokens, heads, head_dim]."""
+
+
+class Source(Protocol):
+    """Where weights come from: a checkpoint, or a seed. Names are the checkpoint's, without a prefix."""
+
+    def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
+        """A matrix [d_out, d_in] in the model's format; transposed on the way where the checkpoint has it otherwise."""
+        ...
+
+    def table(self, name: str, rows: int, width: int) -> Tensor:
+        """A matrix as it is [rows, width]."""
+        ...
+
+    def vector(self, name: str, width: int) -> Tensor: ...
+
+
+class Norm:
+    def __init__(self, source: Source, name: str, spec: ModelSpec, compute: torch.dtype) -> None:
+        self._weight = source.vector(f"{name}.weight", spec.d_model).to(compute)
+        self._bias = source.vector(f"{name}.bias", spec.d_model).to(compute)
+        self._eps = spec.norm_eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self._weight, self._bias, self._eps)
+
+
+class Block:
+    """One layer. Its parts have names, so that a profiler may wrap `block.qkv` without a timer in the model."""
+
+    def __init__(self, layer: int, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
+        self._layer, self._shape = layer, (-1, 3, spec.heads, spec.head_dim)
+        name, d, inner = f"h.{layer}", spec.d_model, spec.d_inner
+
+        def linear(part: str, parts: tuple[str, ...], d_in: int, d_out: int, activation: str | None = None) -> Linear:
+            place = LinearSpec(f"{name}.{part}", parts, d_in, d_out, activation=activation)
+            weight = source.matrix(f"{name}.{part}.weight", d_out, d_in)
+            return scheme.linear(place, weight, source.vector(f"{name}.{part}.bias", d_out))
+
+        self.norm_1 = Norm(source, f"{name}.ln_1", spec, compute)
+        self.qkv = linear("attn.c_attn", ("q", "k", "v"), d, 3 * d)
+        self.attn_out = linear("attn.c_proj", ("out",), d, d)
+        self.norm_2 = Norm(source, f"{name}.ln_2", spec, compute)
+        self.mlp_in = linear("mlp.c_fc", ("up",), d, inner, spec.activation)
+        self.mlp_out = linear("mlp.c_proj", ("down",), inner, d)
+
+    def __call__(self, x: Tensor, attend: Attend) -> Tensor:
+        q, k, v = self.qkv(self.norm_1(x)).view(self._shape).unbind(1)  # [tokens, heads, head_dim] each
+        mixed = attend(self._layer, q, k, v)
+        x = self.attn_out(mixed.reshape(x.shape), residual=x)
+        return self.mlp_out(self.mlp_in(self.norm_2(x)), residual=x)
+
+
+class GPT2:
+    """compute: the format of activations. Weights are read from the source one by one, in the order of use."""
+
+    def __init__(self, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
+        self.spec = spec
+        tokens = source.table("wte.weight", spec.vocab, spec.d_model)
+        self.token_embedding = scheme.embedding(tokens)
+        self.position_embedding = scheme.embedding(source.table("wpe.weight", spec.max_positions, spec.d_model))
+        self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
+        self.norm = Norm(source, "ln_f", spec, compute)
+        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
+        weight = tokens if spec.tied_head else source.table("lm_head.weight", spec.vocab, spec.d_model)
+        self.head = scheme.linear(head, weight, None)
+
+    def hidden(self, batch: Batch, attend: Attend) -> Tensor:
+        """The last layer's output before its norm, [N, d_model]."""
+        x = self.token_embedding(batch.tokens) + self.position_embedding(batch.positions)
+        for block in self.blocks:
+            x = block(x, attend)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: [rows, d_model]. Returns [rows, vocab]."""
+        return self.head(self.norm(hidden))

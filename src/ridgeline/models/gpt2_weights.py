@@ -1,0 +1,100 @@
+"""GPT-2's weights: from a checkpoint, or random of its shape. Knows the names that checkpoints use."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ridgeline.core.errors import ModelError
+from ridgeline.core.spec import ModelSpec
+from ridgeline.device.base import Device
+from ridgeline.models.gpt2 import GPT2
+from ridgeline.models.linear import Scheme
+from ridgeline.models.weights import Checkpoint, Progress, as_weight
+
+_HEAD = "lm_head.weight"
+_MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+
+
+def load_gpt2(spec: ModelSpec, folder: Path, scheme: Scheme, device: Device, progress: Progress | None = None) -> GPT2:
+    """A GPT-2 from safetensors, one tensor at a time. Raises ModelError for whatever does not fit the spec."""
+    checkpoint = Checkpoint(folder, prefix="transformer.", progress=progress)
+    model_names = set(tensor_names(spec))
+
+    def optional(name: str) -> bool:
+        return name == _HEAD or _MASK_BUFFER.fullmatch(name) is not None
+
+    checkpoint.require(model_names, optional)
+    source = CheckpointSource(checkpoint, device)
+    if spec.tied_head and _HEAD in checkpoint.names():
+        _check_tied(checkpoint, spec)
+    return GPT2(spec, source, scheme, device.compute)
+
+
+def random_gpt2(spec: ModelSpec, seed: int, scheme: Scheme, device: Device) -> GPT2:
+    """A GPT-2 that says nothing, at the full cost of its shape: normal weights of deviation 0.02, as GPT-2 began."""
+    return GPT2(spec, RandomSource(seed, device), scheme, device.compute)
+
+
+def tensor_names(spec: ModelSpec) -> Iterator[str]:
+    yield from ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+    for layer in range(spec.layers):
+        for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
+            yield f"h.{layer}.{part}.weight"
+            yield f"h.{layer}.{part}.bias"
+    if not spec.tied_head:
+        yield _HEAD
+
+
+class CheckpointSource:
+    """GPT-2 checkpoints hold the matrices of a block as [d_in, d_out] and the tables as they are."""
+
+    def __init__(self, checkpoint: Checkpoint, device: Device) -> None:
+        self._checkpoint, self._device = checkpoint, device
+
+    def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
+        return self._copy(self._checkpoint.tensor(name, (d_in, d_out)).t())
+
+    def table(self, name: str, rows: int, width: int) -> Tensor:
+        return self._copy(self._checkpoint.tensor(name, (rows, width)))
+
+    def vector(self, name: str, width: int) -> Tensor:
+        return self._copy(self._checkpoint.tensor(name, (width,)))
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        return as_weight(tensor, self._device.dtype, self._device.torch_device)
+
+
+class RandomSource:
+    """Every tensor has its own seed, made of the seed and its name, so the order of asking does not matter."""
+
+    def __init__(self, seed: int, device: Device) -> None:
+        self._seed, self._device = seed, device
+
+    def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
+        where = self._device.torch_device
+        generator = torch.Generator(where).manual_seed((self._seed ^ zlib.crc32(name.encode())) % 2**63)
+        # Drawn in float32: a CPU draws 16-bit normals several times slower.
+        drawn = torch.empty(d_out, d_in, device=where).normal_(0.0, 0.02, generator=generator)
+        return drawn.to(self._device.dtype)
+
+    def table(self, name: str, rows: int, width: int) -> Tensor:
+        return self.matrix(name, rows, width)
+
+    def vector(self, name: str, width: int) -> Tensor:
+        value = 1.0 if name.split(".")[-2].startswith("ln_") and name.endswith("weight") else 0.0
+        return torch.full((width,), value, dtype=self._device.dtype, device=self._device.torch_device)
+
+
+def _check_tied(checkpoint: Checkpoint, spec: ModelSpec) -> None:
+    shape = (spec.vocab, spec.d_model)
+    if not torch.equal(checkpoint.tensor(_HEAD, shape), checkpoint.tensor("wte.weight", shape)):
+        raise ModelError(
+            f"tensor {_HEAD} differs from wte.weight, but the config ties them (tie_word_embeddings: true); "
+            "set it to false if the head was trained apart"
+        )

@@ -1,0 +1,70 @@
+"""From logits to tokens, a row at a time: what a row gives does not depend on the rows beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_FIRST_LOOK = 256
+_TINY = 1e-30
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """logits: [rows, vocab]. The likeliest token of each row [rows]; of equal ones the lowest id."""
+    return torch.argmax(logits, -1)
+
+
+def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
+    """logits: [rows, vocab]; the rest [rows], temperature above 0, uniforms in (0, 1) and float64. Tokens [rows].
+
+    top_k cuts first (0 is off), then top_p among what is left (1 is off); what ties with the last one kept is kept.
+    Then by inverse distribution function in the order of token ids. The sums are float64: rounding in them moves a
+    boundary by 1e-16, so results agree between devices and batches wherever the logits do.
+    """
+    wide = logits.to(torch.float32)
+    wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
+    weights = torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
+    weights = _keep_top_k(weights, top_k)
+    weights = _keep_top_p(weights, top_p)
+    reached = weights.cumsum(-1, dtype=torch.float64)
+    target = uniforms[:, None] * reached[:, -1:]
+    chosen = torch.searchsorted(reached, target, right=True)[:, 0]
+    return chosen.clamp(max=logits.shape[-1] - 1)  # only logits that are not numbers get that far
+
+
+def forbid(logits: Tensor, ids: Tensor) -> Tensor:
+    """logits: [rows, vocab]; ids: [rows, n], at least one valid id first, then any number of -1. Those become -inf."""
+    every = torch.where(ids < 0, ids[:, :1], ids).to(torch.int64)
+    return logits.scatter(-1, every, float("-inf"))
+
+
+def _keep_top_k(weights: Tensor, top_k: Tensor) -> Tensor:
+    vocab = weights.shape[-1]
+    wanted = torch.where(top_k > 0, top_k, vocab).clamp(max=vocab)
+    widest = int(torch.where(wanted < vocab, wanted, 0).max())
+    if widest == 0:
+        return weights
+    best = weights.topk(widest, -1).values  # [rows, widest], descending
+    floor = best.gather(-1, (wanted.clamp(max=widest) - 1)[:, None])
+    floor = torch.where(wanted[:, None] < vocab, floor, 0.0)
+    return torch.where(weights >= floor, weights, 0.0)
+
+
+def _keep_top_p(weights: Tensor, top_p: Tensor) -> Tensor:
+    """Keep the likeliest whose sum first reaches top_p of the row's total."""
+    limited = top_p < 1
+    if not bool(limited.any()):
+        return weights
+    target = top_p.to(torch.float64)[:, None] * weights.sum(-1, keepdim=True, dtype=torch.float64)
+    # A nucleus is mostly small: looking at few first costs a tenth of sorting a vocabulary of 50 thousand.
+    width = min(_FIRST_LOOK, weights.shape[-1])
+    while True:
+        best = weights.topk(width, -1).values
+        before = best.cumsum(-1, dtype=torch.float64) - best.to(torch.float64)
+        kept = (before < target).sum(-1, keepdim=True).clamp(min=1)
+        if width == weights.shape[-1] or bool(((kept < width) | ~limited[:, None]).all()):
+            break
+        width = min(16 * width, weights.shape[-1])
+    floor = best.gather(-1, kept - 1)
+    floor = torch.where(limited[:, None], floor, 0.0)
+    return torch.where(weights >= floor, weights, 0.0)

@@ -1,0 +1,1 @@
+"""The runner: one plan on the device. Knows slots, tensors and blocks; knows no request and no queue."""

@@ -1,0 +1,46 @@
+"""Forward: from a batch to logits. Later wrappers (captured graphs, compiled models) are callables of the same kind."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ridgeline.attention.base import AnyAttention
+from ridgeline.attention.batch import Batch
+from ridgeline.core.spec import ModelSpec
+from ridgeline.models.gpt2 import Attend
+
+
+class Model(Protocol):
+    """A family's decoder."""
+
+    spec: ModelSpec
+
+    def hidden(self, batch: Batch, attend: Attend) -> Tensor: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+
+class Forward(Protocol):
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits of the wanted positions, [W, vocab]."""
+        ...
+
+
+class Eager:
+    """Operation after operation, as the model says."""
+
+    def __init__(self, model: Model, attention: AnyAttention) -> None:
+        self._model, self._attention = model, attention
+
+    def __call__(self, batch: Batch) -> Tensor:
+        meta: Any = self._attention.plan(batch)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return self._attention(layer, q, k, v, meta)
+
+        hidden = self._model.hidden(batch, attend)
+        if not batch.wanted.shape[0]:  # only chunks that are not the last: nobody reads a logit
+            return hidden.new_empty((0, self._model.spec.vocab))
+        return self._model.logits(hidden[batch.wanted])

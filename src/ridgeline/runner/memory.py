@@ -1,0 +1,103 @@
+"""Memory plan: what goes where, in bytes, before anything is loaded. Integers only; knows no hardware and no tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.spec import ModelSpec
+
+_SAMPLE_ROWS = 32
+_BUFFERS_BYTES = 64 << 20  # widened weights, gathered keys and values, and the libraries' own
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """free_bytes is what there was before the weights. kv_bytes: the cache, its scratch block included."""
+
+    free_bytes: int
+    weights_bytes: int
+    workspace_bytes: int
+    kv_bytes: int
+    block_bytes: int
+    block_size: int
+    num_blocks: int
+    max_model_len: int
+
+    def sequences(self, length: int) -> int:
+        """How many sequences of this length fit at the same time."""
+        return self.num_blocks // -(-length // self.block_size)
+
+    def describe(self) -> str:
+        half = max(1, self.max_model_len // 2)
+        return (
+            f"memory: {_size(self.free_bytes)} free; weights {_size(self.weights_bytes)}, "
+            f"workspace {_size(self.workspace_bytes)}, KV cache {_size(self.kv_bytes)} = {self.num_blocks} blocks of "
+            f"{self.block_size} tokens: {self.sequences(self.max_model_len)} sequences of {self.max_model_len} tokens "
+            f"or {self.sequences(half)} of {half}"
+        )
+
+
+def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_len: int, value_bytes: int) -> int:
+    """What a step needs beside weights and cache: an upper bound for any mix of rows.
+
+    value_bytes: of an activation. Attention masks are float32, [queries, context].
+    """
+    activations = batched_tokens * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
+    masks = batched_tokens * max_model_len * 4
+    logits = rows * spec.vocab * (4 + value_bytes)
+    sampling = min(rows, _SAMPLE_ROWS) * spec.vocab * 24
+    return activations + masks + logits + sampling + _BUFFERS_BYTES
+
+
+def plan_memory(
+    spec: ModelSpec,
+    *,
+    free_bytes: int,
+    weight_bytes_per_value: int,
+    kv_bytes_per_value: int,
+    workspace: int,
+    slots: int,
+    max_model_len: int,
+    block_size: int,
+    share_percent: int,
+    kv_memory: int | None = None,
+) -> MemoryPlan:
+    """Divide the free memory. share_percent: of what weights and workspace leave, for the KV cache unless kv_memory
+    says how many bytes. Raises ConfigError, with the numbers, for what cannot work.
+    """
+    weights = spec.parameters * weight_bytes_per_value
+    left = free_bytes - weights - workspace
+    taken = f"weights take {_size(weights)} and the workspace {_size(workspace)} of {_size(free_bytes)} free"
+    if left <= 0:
+        raise ConfigError(f"the model does not fit: {taken}. Free some memory, or use a smaller model or dtype")
+    if kv_memory is not None and kv_memory > left:
+        raise ConfigError(f"--kv-memory {_size(kv_memory)}: only {_size(left)} are left; {taken}")
+    block_bytes = block_size * spec.kv_bytes_per_token(kv_bytes_per_value)
+    longest = -(-max_model_len // block_size)
+    budget = left * share_percent // 100 if kv_memory is None else kv_memory
+    affordable = budget // block_bytes - 1  # one is scratch
+    if affordable < longest:
+        fits = max(0, affordable) * block_size
+        raise ConfigError(
+            f"the KV cache is too small: one sequence of --max-model-len {max_model_len} needs "
+            f"{_size((longest + 1) * block_bytes)}, and {_size(budget)} are planned ({taken}). "
+            f"Lower --max-model-len to {fits} or less, or raise --kv-memory"
+        )
+    num_blocks = min(affordable, slots * longest)
+    return MemoryPlan(
+        free_bytes=free_bytes,
+        weights_bytes=weights,
+        workspace_bytes=workspace,
+        kv_bytes=(num_blocks + 1) * block_bytes,
+        block_bytes=block_bytes,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_model_len=max_model_len,
+    )
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < 1 << 30:
+        return f"{num_bytes / (1 << 20):.1f} MiB"
+    return f"{num_bytes / (1 << 30):.2f} GiB"

@@ -1,0 +1,65 @@
+"""The memory plan: integers in, integers out, and numbers in every refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.spec import GPT2_SHAPES
+from ridgeline.runner.memory import MemoryPlan, plan_memory, workspace_bytes
+
+GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
+
+
+def plan(**changes: Any) -> MemoryPlan:
+    given: dict[str, Any] = {
+        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "kv_bytes_per_value": 2, "workspace": GIB, "slots": 256,
+        "max_model_len": 1024, "block_size": 16, "share_percent": 50,
+    }  # fmt: skip
+    return plan_memory(SPEC, **(given | changes))
+
+
+def test_a_share_of_what_is_left_becomes_blocks() -> None:
+    found = plan()
+    assert found.weights_bytes == 2 * 124_439_808
+    assert found.block_bytes == 16 * 36_864
+    budget = (8 * GIB - found.weights_bytes - GIB) // 2
+    assert found.num_blocks == budget // found.block_bytes - 1
+    assert found.kv_bytes == (found.num_blocks + 1) * found.block_bytes <= budget
+    assert found.sequences(1024) == found.num_blocks // 64
+    assert found.sequences(17) == found.num_blocks // 2
+    assert "249.0 MiB" not in found.describe()
+    for words in ("8.00 GiB free", "weights 237.4 MiB", "workspace 1.00 GiB", f"{found.num_blocks} blocks of 16"):
+        assert words in found.describe()
+
+
+def test_never_more_blocks_than_the_slots_can_use() -> None:
+    assert plan(slots=3).num_blocks == 3 * 64
+    assert plan(slots=3, max_model_len=1000, block_size=100).num_blocks == 30
+
+
+def test_kv_memory_is_what_the_operator_says() -> None:
+    found = plan(kv_memory=100 << 20)
+    assert found.num_blocks == (100 << 20) // found.block_bytes - 1
+    exact = 65 * found.block_bytes
+    assert plan(kv_memory=exact).num_blocks == 64
+    with pytest.raises(
+        ConfigError, match=r"one sequence of --max-model-len 1024 needs .* Lower --max-model-len to 1008"
+    ):
+        plan(kv_memory=exact - 1)
+    with pytest.raises(ConfigError, match=r"--kv-memory 7.00 GiB: only 6.77 GiB are left"):
+        plan(kv_memory=7 * GIB)
+
+
+def test_what_cannot_work_is_refused_with_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"does not fit: weights take 237.4 MiB .* of 200.0 MiB free"):
+        plan(free_bytes=200 << 20)
+    with pytest.raises(ConfigError, match=r"the KV cache is too small"):
+        plan(free_bytes=GIB + (250 << 20))
+
+
+def test_workspace_grows_with_the_step() -> None:
+    small, large = (workspace_bytes(SPEC, tokens, 8, 1024, 4) for tokens in (512, 2048))
+    assert 64 << 20 < small < large < GIB
