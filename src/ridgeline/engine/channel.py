@@ -89,7 +89,7 @@ class ProcessChannel:
         context = multiprocessing.get_context("spawn")
         self._connection, self._theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(make, self._theirs), name="ridgeline-engine", daemon=True)
-        self._closing = False
+        self._closing = self._serving = False
 
     def start(self, on_message: Callable[[Out], None]) -> None:
         self.process.start()
@@ -102,8 +102,10 @@ class ProcessChannel:
             self._connection.send_bytes(encode(message))
 
     def close(self) -> None:
-        """End the engine: it leaves after the step it is in, or is ended after five seconds."""
+        """End the engine: at once while it starts, then after the step it is in, or after five seconds in any case."""
         self._closing = True
+        if self.process.pid is not None and not self._serving:
+            self.process.terminate()
         with contextlib.suppress(OSError):
             self._connection.send_bytes(b"")
         if self.process.pid is not None:
@@ -117,6 +119,7 @@ class ProcessChannel:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = decode_out(self._connection.recv_bytes())
+                self._serving |= isinstance(message, Ready)
                 failed |= isinstance(message, Failed)
                 on_message(message)
         if not failed and not self._closing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
 from ridgeline.core.types import End, NewRequest, Sampling, Tokens
-from ridgeline.engine.channel import Channel
+from ridgeline.engine.channel import Channel, Report
 from ridgeline.engine.messages import (
     Abort,
     Counters,
@@ -54,7 +54,7 @@ class Stream:
         return Delta(tokens, self._end)
 
     def abort(self) -> None:
-        """The reader is gone. Harmless when the request is over."""
+        """End the request within one step; its End comes as any other. Harmless when the request is over."""
         self._client._abort(self.key)
 
     def _push(self, tokens: list[int]) -> None:
@@ -79,20 +79,28 @@ class EngineClient:
         self._keys = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[EngineInfo] | None = None
+        self._ended: asyncio.Future[Failed] | None = None
+        self._report: Report | None = None
         self.progress: Progress | None = None
         self.counters = Counters(0, 0, 0, 0, 0)
         self.failure: Failed | None = None
         self.last_step_ns = 0
 
-    def start(self) -> None:
+    def start(self, report: Report | None = None) -> None:
+        """Start the engine; report hears how far it is, in the event loop's thread."""
         self._loop = asyncio.get_running_loop()
-        self._ready = self._loop.create_future()
+        self._ready, self._ended, self._report = self._loop.create_future(), self._loop.create_future(), report
         self._channel.start(self._arrived)
 
     async def ready(self) -> EngineInfo:
         """Wait until the engine can serve. Raises Unavailable with its message if it could not start."""
         assert self._ready is not None, "start() comes first"
         return await asyncio.shield(self._ready)
+
+    async def ended(self) -> Failed:
+        """Wait until the engine ends by itself, and say why."""
+        assert self._ended is not None, "start() comes first"
+        return await asyncio.shield(self._ended)
 
     def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling) -> Stream:
         if self.failure is not None:
@@ -111,7 +119,7 @@ class EngineClient:
         self._channel.close()
 
     def _abort(self, key: int) -> None:
-        if self._streams.pop(key, None) is not None:
+        if key in self._streams:
             self._channel.send(Abort(key))
 
     def _arrived(self, message: Out) -> None:
@@ -127,6 +135,8 @@ class EngineClient:
             self._deliver(message)
         elif isinstance(message, Progress):
             self.progress = message
+            if self._report is not None:
+                self._report(message.phase, message.done, message.total)
         elif isinstance(message, Ready):
             assert self._ready is not None
             self._ready.set_result(message.info)
@@ -141,7 +151,6 @@ class EngineClient:
         events, streams, start = step.events(), self._streams, 0
         tokens = events.tokens.tolist()
         for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
-            # Aborted in the meantime: what the engine sent before it knew is dropped.
             if (stream := streams.get(key)) is not None and count:
                 stream._push(tokens[start : start + count])
             start += count
@@ -151,7 +160,9 @@ class EngineClient:
 
     def _fail(self, failed: Failed) -> None:
         assert self._ready is not None
+        assert self._ended is not None
         self.failure = failed
+        self._ended.set_result(failed)
         if not self._ready.done():
             self._ready.set_exception(Unavailable(failed.message))
         streams, self._streams = self._streams, {}

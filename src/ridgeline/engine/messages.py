@@ -76,6 +76,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     weight_bytes: int
     memory_plan: str
     batching: str
+    notes: tuple[str, ...]
     start_ms: dict[str, float]
 
 
