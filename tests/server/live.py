@@ -1,0 +1,226 @@
+"""A live server on 127.0.0.1 around the real engine and scheduler, with a runner that recites a text.
+
+Tokens are bytes, so every character that is not ASCII is cut in pieces. `gate` holds the engine between steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai import OpenAI
+from tokenizers import Tokenizer as Library
+from tokenizers import models, pre_tokenizers
+
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.params import SamplingParams
+from ridgeline.core.types import Output, Plan
+from ridgeline.engine.channel import Report, ThreadChannel
+from ridgeline.engine.client import EngineClient
+from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.messages import Abort, EngineInfo, In
+from ridgeline.kv.ledger import Ledger
+from ridgeline.kv.prefix import NoPrefix
+from ridgeline.scheduler.policies import Continuous, Policy
+from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
+from ridgeline.server.app import create_app
+from ridgeline.server.front import BringUp
+from ridgeline.server.readiness import Readiness
+from ridgeline.server.serve import Server
+from ridgeline.server.service import Service, running_engine
+from ridgeline.text.tokenizer import Tokenizer, byte_alphabet
+from tests.scripted import Launched, ScriptedRunner, _Seat, mix
+
+EOS = 256
+MAX_LEN = 256
+SLOTS, BLOCK_SIZE, NUM_BLOCKS = 16, 16, 256
+TEXT = "Grüße, 世界! 🙂 Once upon a time there was a server. END of the tale. "
+
+
+def byte_level_tokenizer() -> Tokenizer:
+    """Ids 0 to 255 are bytes; EOS has no text."""
+    library = Library(models.BPE(vocab=byte_alphabet(), merges=[]))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return Tokenizer(library, None, [bytes([byte]) for byte in range(256)] + [b""])
+
+
+class Reciter(ScriptedRunner):
+    """Greedy requests get the tokens of `script`, round and round; others get what ScriptedRunner makes.
+
+    rows: of each launch so far. hold() before a launch is collected, let(n) to allow n of them, open() to go on;
+    collecting: set when a launch has to wait. fail: the next launch raises.
+    """
+
+    def __init__(self, script: Sequence[int] = TEXT.encode()) -> None:
+        super().__init__(
+            slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE,
+            vocabulary=tuple(range(0x61, 0x7B)),
+        )  # fmt: skip
+        self.script = script
+        self._allowed = threading.Semaphore(0)
+        self._held = False
+        self.collecting = threading.Event()
+        self.rows: list[int] = []
+        self.fail = False
+
+    def hold(self) -> None:
+        self._held = True
+
+    def let(self, steps: int) -> None:
+        for _ in range(steps):
+            self._allowed.release()
+
+    def open(self) -> None:
+        self._held = False
+        self._allowed.release()
+
+    def collect(self, launched: Launched) -> Output:
+        if self._held and not self._allowed.acquire(blocking=False):
+            self.collecting.set()
+            assert self._allowed.acquire(timeout=20), "the test left the engine waiting"
+        return super().collect(launched)
+
+    def launch(self, plan: Plan) -> Launched:
+        if self.fail:
+            raise RuntimeError("the device fell off the bus")
+        self.rows.append(len(plan.rows))
+        return super().launch(plan)
+
+    def _sample(self, seat: _Seat) -> int:
+        sampling = seat.join.sampling
+        if sampling.temperature > 0:
+            return super()._sample(seat)
+        token = self.script[seat.made % len(self.script)]
+        seat.chain.append(mix(seat.chain[-1], token))
+        seat.over = token in sampling.stop_ids or seat.length >= seat.join.limit
+        return token
+
+
+class WatchedChannel(ThreadChannel):
+    """aborted: a key for every Abort that was sent."""
+
+    aborted: queue.SimpleQueue[int]
+
+    def send(self, message: In) -> None:
+        super().send(message)
+        if isinstance(message, Abort):
+            self.aborted.put(message.key)
+
+
+@dataclass
+class Stage:
+    """What a test may reach behind the server."""
+
+    runner: Reciter = field(default_factory=Reciter)
+    policy: Policy = field(default_factory=Continuous)
+    release: threading.Event = field(default_factory=threading.Event)  # the model may be loaded
+    ready: threading.Event = field(default_factory=threading.Event)
+    broken: str | None = None  # why the engine cannot start
+    tokenizer: Tokenizer = field(default_factory=byte_level_tokenizer)
+    client: EngineClient | None = None
+    aborted: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+
+    def make(self, report: Report) -> tuple[Engine, EngineInfo]:
+        report("loading weights", 1, 4)
+        assert self.release.wait(20)
+        if self.broken is not None:
+            raise ConfigError(self.broken)
+        ledger = Ledger(
+            slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE, prefix=NoPrefix()
+        )  # fmt: skip
+        scheduler = Scheduler(self.policy, ledger, SchedulerLimits(SLOTS, MAX_LEN, budget=SLOTS * MAX_LEN))
+        engine = Engine(scheduler, self.runner, time.perf_counter_ns, NullSink())
+        return engine, EngineInfo(
+            model="scripted", dtype="none", device="cpu", max_model_len=MAX_LEN, vocab=257, block_size=BLOCK_SIZE,
+            num_blocks=NUM_BLOCKS, kv_block_bytes=1000, weight_bytes=0, memory_plan="", batching="continuous",
+            notes=(), start_ms={},
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def bring_up(self, report: Report) -> AsyncIterator[Service]:
+        channel = WatchedChannel(self.make)
+        channel.aborted = self.aborted
+        async with running_engine(channel, report) as (client, info):
+            self.client = client
+            asyncio.get_running_loop().call_soon(self.ready.set)  # after what follows the yield
+            yield Service(
+                engine=client, info=info, tokenizer=self.tokenizer, eos_ids=(EOS,),
+                defaults=SamplingParams(), name="recite", root="acme/recite-1b", created=1700000000,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Live:
+    url: str
+    server: Server
+    stage: Stage
+    exit_codes: list[int]
+    thread: threading.Thread
+
+    @property
+    def openai(self) -> OpenAI:
+        return OpenAI(base_url=self.url + "/v1", api_key="unused", max_retries=0, timeout=20)
+
+    def fetch(self, path: str, method: str = "GET", body: bytes | None = None, kind: str = "application/json") -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {"content-type": kind})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, headers, response.read())
+
+    def wait(self) -> int:
+        """The exit code, once the server has ended by itself."""
+        self.thread.join(10)
+        assert self.exit_codes, "the server is still running"
+        return self.exit_codes[0]
+
+
+@contextlib.contextmanager
+def serving(
+    stage: Stage | None = None,
+    *,
+    bring_up: BringUp | None = None,
+    readiness: Readiness | None = None,
+    loaded: bool = True,
+) -> Iterator[Live]:
+    """A server in a thread, listening; loaded: and ready."""
+    stage = stage or Stage()
+    listening = threading.Event()
+    app = create_app(bring_up or stage.bring_up, readiness)
+    server = Server(app, "127.0.0.1", 0, lambda _url: listening.set())
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)
+    thread.start()
+    try:
+        assert listening.wait(10)
+        live = Live(server.url, server, stage, codes, thread)
+        if loaded:
+            stage.release.set()
+            assert stage.ready.wait(10)
+        yield live
+    finally:
+        stage.release.set()
+        stage.runner.open()
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive(), "the server does not stop"

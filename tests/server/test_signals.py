@@ -1,0 +1,57 @@
+"""Ctrl-C on the server as a program: clean the first time, at once the second time, and never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "tests.server.serve_scripted", *arguments]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def stream_of(url: str) -> openai.Stream[openai.types.Completion]:
+    client = openai.OpenAI(base_url=url + "/v1", api_key="unused", max_retries=10, timeout=20)
+    return client.completions.create(model="recite", prompt="x", max_tokens=200, temperature=0, stream=True)
+
+
+def test_one_ctrl_c_stops_cleanly() -> None:
+    with program() as (process, url):
+        assert stream_of(url).response.status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_two_ctrl_c_stop_at_once_though_the_engine_hangs() -> None:
+    with program("held") as (process, url):
+        stream = stream_of(url)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(openai.APIError, match="the server is stopping"):
+            list(stream)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
