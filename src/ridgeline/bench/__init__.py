@@ -1,0 +1,1 @@
+"""A black box's view of a server: load over HTTP, what it took, and drawings of it. Imports core.errors; no engine."""
