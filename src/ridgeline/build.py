@@ -1,0 +1,183 @@
+"""build: the only room where names become objects, and where logic meets tensors. Imports torch only when it builds.
+
+`make_engine` runs in the engine's process (or in this one): the process that serves HTTP imports this module, but calls
+nothing that loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ridgeline.core.checkpoint import read_spec
+from ridgeline.core.config import Config, parse_bytes
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
+from ridgeline.engine.channel import Report
+from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.messages import EngineInfo
+from ridgeline.kv.ledger import Ledger
+from ridgeline.kv.prefix import NoPrefix
+from ridgeline.menu import MENU
+from ridgeline.scheduler.policies import Policy
+from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
+
+if TYPE_CHECKING:
+    from ridgeline.device.base import Device
+    from ridgeline.models.gpt2 import GPT2
+    from ridgeline.runner.memory import MemoryPlan
+    from ridgeline.runner.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOrder:
+    """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape)."""
+
+    config: Config
+    name: str
+    weights: Path | None
+
+    def spec(self) -> ModelSpec:
+        """Raises ModelError for a folder that cannot be served."""
+        return GPT2_SHAPES[str(self.config.model.random_weights)] if self.weights is None else read_spec(self.weights)
+
+
+def chosen(option: str, name: str) -> Any:
+    """The object that MENU names for an option's choice."""
+    module, _, attribute = MENU[option][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]:
+    """Build an engine and warm it up. report: called with (phase, done, total) while it goes on.
+
+    Raises ConfigError, with the numbers, for what cannot work.
+    """
+    clock = Stopwatch()
+    report("importing torch", 0, 0)
+    from ridgeline.device.choose import choose, missing_cuda_hint
+
+    options = order.config.model
+    device = choose(options.device, options.dtype)
+    clock.lap("import torch")
+    limits = engine_limits(order.config, order.spec(), device)
+    plan = plan_engine_memory(order, limits, device)
+    report("loading weights", 0, 0)
+    model = load_model(order, device, report)
+    clock.lap("load weights")
+    report("warming up", 0, 0)
+    runner = make_runner(order.config, model, device, limits, plan)
+    runner.warm_up()
+    clock.lap("warm up")
+    scheduler = make_scheduler(order.config, limits, plan.num_blocks)
+    info = EngineInfo(
+        model=order.name,
+        dtype=str(device.dtype).removeprefix("torch."),
+        device=device.name,
+        max_model_len=limits.max_len,
+        vocab=model.spec.vocab,
+        block_size=plan.block_size,
+        num_blocks=plan.num_blocks,
+        kv_block_bytes=plan.block_bytes,
+        weight_bytes=plan.weights_bytes,
+        memory_plan=plan.describe(),
+        batching=order.config.batching.batching,
+        notes=tuple(filter(None, [missing_cuda_hint()])),
+        start_ms=clock.laps_ms,
+    )
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink()), info
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """slots: requests that run at once. budget: tokens of a step at most."""
+
+    policy: Policy
+    slots: int
+    max_len: int
+    budget: int
+
+
+def engine_limits(config: Config, spec: ModelSpec, device: Device) -> EngineLimits:
+    """Fill in what the operator left open. Raises ConfigError for limits that exclude each other."""
+    max_len = config.model.max_model_len or spec.max_positions
+    if max_len > spec.max_positions:
+        raise ConfigError(f"--max-model-len {max_len}: this model has only {spec.max_positions} positions")
+    policy: Policy = chosen("batching", config.batching.batching).of(config.batching)
+    slots = config.limits.max_num_seqs
+    if policy.max_batch is not None:
+        slots = min(slots, policy.max_batch)
+    budget = config.limits.max_num_batched_tokens
+    if budget is None:
+        # A batch that cannot be divided must fit as a whole, or the budget would quietly make it smaller.
+        budget = max(device.step_tokens, slots) if policy.divisible else slots * max_len
+    return EngineLimits(policy, slots, max_len, budget)
+
+
+def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device) -> MemoryPlan:
+    from ridgeline.device.base import BYTES_OF
+    from ridgeline.runner.memory import plan_memory, workspace_bytes
+
+    spec, kv_memory = order.spec(), order.config.limits.kv_memory
+    workspace = workspace_bytes(spec, limits.budget, limits.slots, limits.max_len, BYTES_OF[device.compute])
+    return plan_memory(
+        spec,
+        free_bytes=device.free_memory_bytes(),
+        weight_bytes_per_value=BYTES_OF[device.dtype],
+        kv_bytes_per_value=BYTES_OF[device.dtype],
+        workspace=workspace,
+        slots=limits.slots,
+        max_model_len=limits.max_len,
+        block_size=order.config.limits.block_size,
+        share_percent=device.kv_share_percent,
+        kv_memory=None if kv_memory is None else parse_bytes(kv_memory),
+    )
+
+
+def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
+    from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
+    from ridgeline.models.linear import Dense
+    from ridgeline.ops.linear import linear_kernel
+
+    scheme = Dense(linear_kernel(device), device.compute)
+    if order.weights is None:
+        return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
+    progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
+    return load_gpt2(order.spec(), order.weights, scheme, device, progress)
+
+
+def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan) -> Runner:
+    from ridgeline.attention.reference import Reference
+    from ridgeline.runner.runner import Runner
+    from ridgeline.runner.slots import Sizes
+
+    sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
+    return Runner(model, Reference(), chosen("packing", config.batching.packing)(), device, sizes)
+
+
+def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Scheduler:
+    ledger = Ledger(
+        slots=limits.slots,
+        max_len=limits.max_len,
+        num_blocks=num_blocks,
+        block_size=config.limits.block_size,
+        prefix=NoPrefix(),
+    )
+    return Scheduler(limits.policy, ledger, SchedulerLimits(limits.slots, limits.max_len, limits.budget))
+
+
+class Stopwatch:
+    """Laps in milliseconds by name: the start's itemised budget."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter_ns()
+        self.laps_ms: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter_ns()
+        self.laps_ms[name] = round((now - self._last) / 1e6, 1)
+        self._last = now

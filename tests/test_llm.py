@@ -1,0 +1,91 @@
+"""The offline face: one generation a prompt, in order, whatever the prompts and switches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ridgeline import LLM, SamplingParams
+from ridgeline.core.errors import BadRequest
+from tests.tiny_gpt2 import write_tiny_gpt2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_gpt2(tmp_path_factory.mktemp("model") / "tiny", seed=3))
+
+
+@pytest.fixture(scope="module")
+def llm(folder: str) -> LLM:
+    return LLM(folder, dtype="float32", device="cpu", kv_memory="64MiB")
+
+
+def test_generates_in_order(llm: LLM) -> None:
+    params = [SamplingParams(max_tokens=n, temperature=0, ignore_eos=True) for n in (9, 3, 6)]
+    made = llm.generate(["the river", "a light", "the boy"], params)
+    assert [len(g.token_ids) for g in made] == [9, 3, 6]
+    alone = llm.generate("a light", params[1])
+    assert (alone[0].text, alone[0].token_ids) == (made[1].text, made[1].token_ids)
+    assert llm.tokenizer.decode(made[0].token_ids) == made[0].text
+
+
+def test_ids_and_text_are_the_same_prompt(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=5, temperature=0)
+    ids = llm.tokenizer.encode("the old bridge").tolist()
+    assert llm.generate([ids], params)[0].token_ids == llm.generate("the old bridge", params)[0].token_ids
+    assert llm.generate(ids, params)[0].prompt_ids == ids
+
+
+def test_a_seed_fixes_the_tokens_whatever_runs_beside_it(llm: LLM, folder: str) -> None:
+    params = SamplingParams(max_tokens=12, temperature=1.0, top_p=0.95, seed=11, ignore_eos=True)
+    alone = llm.generate("the miller", params)[0].token_ids
+    crowd = llm.generate(["a", "b", "the miller", "c"], [SamplingParams(max_tokens=20)] * 2 + [params] * 2)
+    assert crowd[2].token_ids == alone
+    other = LLM(folder, dtype="float32", device="cpu", kv_memory="64MiB", batching="one", packing="padded")
+    assert other.generate("the miller", params)[0].token_ids == alone
+    assert llm.generate("the miller", SamplingParams(max_tokens=12, seed=12))[0].token_ids != alone
+
+
+def test_a_stop_string_ends_the_text_before_it(llm: LLM) -> None:
+    free = llm.generate("the valley", SamplingParams(max_tokens=40, temperature=0, ignore_eos=True))[0]
+    stop = free.text[10:13]
+    cut = llm.generate("the valley", SamplingParams(max_tokens=40, temperature=0, ignore_eos=True, stop=(stop,)))[0]
+    assert cut.finish_reason == "stop"
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert cut.token_ids == free.token_ids[: len(cut.token_ids)]
+    assert llm.counters.running == llm.counters.waiting == 0
+
+
+def test_a_window_that_nobody_joins_closes_by_itself(folder: str) -> None:
+    llm = LLM(folder, dtype="float32", device="cpu", kv_memory="64MiB", batching="dynamic", batch_window_ms=5.0)
+    made = llm.generate(["a", "b"], SamplingParams(max_tokens=3))
+    assert made[0].timings.batch is not None
+    assert (made[0].timings.batch.size, made[0].timings.batch.closed) == (2, "window")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "message"),
+    [
+        ([[]], SamplingParams(), "at least one token"),
+        ([[5] * 250], SamplingParams(max_tokens=32), "256"),
+        ([[99_999]], SamplingParams(), "token ids"),
+        ([[-1]], SamplingParams(), "token ids"),
+    ],
+)
+def test_a_prompt_that_cannot_run_is_refused_and_leaves_nothing(
+    llm: LLM, prompt: list[list[int]], params: SamplingParams, message: str
+) -> None:
+    with pytest.raises(BadRequest, match=message):
+        llm.generate([[5], *prompt], params)
+    assert llm.counters.running == llm.counters.waiting == 0
+    assert llm.generate("fine", SamplingParams(max_tokens=2))[0].token_ids
+
+
+def test_switches_are_checked(folder: str, tmp_path: Path) -> None:
+    from ridgeline.core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="did you mean"):
+        LLM(folder, bachting="one")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        LLM(str(tmp_path))

@@ -1,0 +1,167 @@
+"""`ridgeline serve` as a user runs it: a process, real sockets, the bundled model, a signal at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_gpt2 import write_tiny_gpt2
+
+START_S = 120
+
+
+class Served:
+    """A running server; `log` grows as it prints."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.log = process, ""
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.log += line
+                self._changed.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        found: list[re.Match[str]] = []
+
+        def there() -> bool:
+            found.extend(filter(None, [re.search(pattern, self.log)]))
+            return bool(found)
+
+        with self._changed:
+            assert self._changed.wait_for(there, START_S), f"no {pattern!r} in:\n{self.log}"
+        return found[0]
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"listening on (http://\S+)")[1]
+
+
+@contextlib.contextmanager
+def served(*arguments: str) -> Iterator[Served]:
+    command = [sys.executable, "-m", "ridgeline.cli", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        yield Served(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def post(url: str, body: dict[str, object]) -> str:
+    request = urllib.request.Request(
+        url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def streamed_text(answer: str) -> str:
+    chunks = [json.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
+    return "".join(chunk["choices"][0]["text"] for chunk in chunks)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_the_bundled_model_is_served_by_a_front_without_torch() -> None:
+    with served("--model", "demo", "--kv-memory", "256MiB") as server:
+        url = server.url
+        server.wait_for(r"ready after [\d.]+ s \(import torch")
+        ask = {"prompt": "It was a dark night, and", "max_tokens": 24, "seed": 5, "stream": True}
+        text = streamed_text(post(url, ask))
+        assert len(text.split()) > 8
+        assert text.isascii() or text.isprintable()
+        assert streamed_text(post(url, ask)) == text
+        port = url.rsplit(":", 1)[1]
+        for host in ["127.0.0.1", *(["[::1]"] if has_ipv6() else [])]:
+            with urllib.request.urlopen(f"http://{host}:{port}/ready", timeout=30) as ready:
+                assert json.load(ready) == {"status": "ready"}
+        if sys.platform == "linux":
+            maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+            assert "libpython" in maps or "python" in maps
+            assert "torch" not in maps
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log
+
+
+def test_the_engine_can_share_the_process(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served(
+        "--model", str(folder), "--in-process", "--kv-memory", "16MiB", "--served-model-name", "mine"
+    ) as server:
+        answer = server.wait_for(r"model '(\w+)' in \w+ on")
+        assert answer[1] == "mine"
+        server.wait_for("ready after")
+        assert json.loads(post(server.url, {"model": "mine", "prompt": "the river", "max_tokens": 3}))["choices"]
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "1KiB") as server:
+        assert server.process.wait(START_S) == 1
+        server.wait_for("the KV cache is too small")
+        assert "Traceback" not in server.log
+
+
+def test_ctrl_c_while_the_engine_starts_ends_at_once(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder)) as server:
+        assert server.url
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - start < 10
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "./nowhere"])
+def test_a_model_asked_for_by_name_never_becomes_another(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with served("--model", model) as server:
+        assert server.process.wait(START_S) == 1
+        server.wait_for(re.escape(model))
+        assert "demo" not in server.log.replace("or demo", "").replace("'demo'", "")
+
+
+def test_without_a_name_and_a_network_the_demo_is_served_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with served("--kv-memory", "64MiB") as server:
+        server.wait_for("the small bundled model 'demo' is served instead")
+        server.wait_for("ready after")
+        with urllib.request.urlopen(server.url + "/v1/models", timeout=30) as answer:
+            model = json.load(answer)["data"][0]
+        assert model["id"] == "demo"
+        assert "gpt2" in model["ridgeline"]["note"]
