@@ -31,8 +31,9 @@ MAY = {
     "engine": {"core", "scheduler", "kv"},
     "build": {"core", "menu", "kv", "scheduler", "device", "ops", "attention", "models", "runner", "engine"},
     "server": {"core", "text", "engine"},
-    "online": {"core", "text", "hub", "build", "engine", "server"},
-    "llm": {"core", "text", "hub", "build", "engine"},
+    "terminal": {"core"},
+    "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
+    "llm": {"core", "text", "hub", "build", "engine", "terminal"},
     "bench": {"core"},
 }
 TORCH = {"device", "ops", "attention", "models", "runner", "build"}
@@ -44,6 +45,7 @@ LIBRARIES = {
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
     "bench": {"aiohttp", "rich"},
+    "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},
     "hub": {"huggingface_hub", "httpx", "tqdm"},

@@ -120,6 +120,7 @@ def test_the_classic_commands(tmp_path: Path) -> None:
             assert "downloading gpt2" in drawn.stdout + drawn.stderr
             measured = shell.run(f"python client.py --mode benchmark --max-tokens 8{url}")
             assert measured.returncode == 0, measured.stdout + measured.stderr + log.read_text()
+        assert "downloading gpt2: 100 %" in log.read_text()
         assert "model 'gpt2'" in log.read_text()
         assert hub.downloaded() >= {"config.json", "model.safetensors"}
 

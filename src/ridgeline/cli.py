@@ -123,9 +123,10 @@ def generate(
     """
     from ridgeline.core.params import SamplingParams
     from ridgeline.llm import LLM
+    from ridgeline.terminal import Terminal
 
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    llm = LLM(config=config, access=hub_access(), report=_say)
+    llm = LLM(config=config, access=hub_access(), terminal=Terminal())
     for text, result in zip(prompt, llm.generate(prompt, params), strict=True):
         print(text + result.text)
 
@@ -160,8 +161,9 @@ def _say(text: str) -> None:
 def _serve(config: Config) -> None:
     started = time.perf_counter()
     from ridgeline import online
+    from ridgeline.terminal import Terminal
 
-    raise SystemExit(online.serve(config, hub_access(), _say, started))
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started))
 
 
 def phase1_server() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from ridgeline.core.errors import BadRequest
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import End, FinishReason, NewRequest, Timings, Tokens
 from ridgeline.engine.messages import Counters
-from ridgeline.hub import Access, choose
+from ridgeline.hub import Access, choose, ignore_progress
+from ridgeline.terminal import Terminal
 from ridgeline.text.stream import TextStream
 from ridgeline.text.tokenizer import Tokenizer
 
@@ -51,7 +52,7 @@ class LLM:
 
     LLM("demo").generate(["Once upon a time"], SamplingParams(max_tokens=32)) gives one Generation a prompt, in order.
     model: as --model. options: any other option of `ridgeline serve`, by name, for example batching="one".
-    report: called with lines meant for a person (which model was chosen and why).
+    terminal: where a person is told which model was chosen and why, and how a download goes; None keeps quiet.
     Raises ConfigError for what cannot work, BadRequest for a prompt that cannot run.
     """
 
@@ -61,18 +62,18 @@ class LLM:
         *,
         config: Config | None = None,
         access: Access | None = None,
-        report: Callable[[str], None] | None = None,
+        terminal: Terminal | None = None,
         **options: Any,
     ) -> None:
         config = config or Config.of(model=model, **options)
-        found = choose(config.model, access or Access())
+        found = choose(config.model, access or Access(), ignore_progress if terminal is None else terminal.progress)
         order = EngineOrder(config, found.name, found.weights)
         self.tokenizer = Tokenizer.load(found.text_folder)
         self.tokenizer.check(order.spec())
         generation = read_generation(found.text_folder)
         for note in filter(None, (found.note, generation.note)):
-            if report is not None:
-                report(note)
+            if terminal is not None:
+                terminal.say(note)
         self.default_params, self._eos_ids = generation.defaults, generation.eos_ids
         self._engine, self.info = make_engine(order, lambda phase, done, total: None)  # noqa: ARG005
         self._keys, self._seed = itertools.count(), config.model.seed

@@ -1,14 +1,14 @@
 """The online face: hub, tokenizer, engine and HTTP joined into a serving process. Loads no torch; holds no state.
 
 The server answers from its first moment; what is slow (a download, the engine's start) happens behind it and is
-reported on /ready and as one line a phase on the terminal.
+reported on /ready, a download also on the terminal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 
 from ridgeline.build import EngineOrder, make_engine
@@ -22,18 +22,19 @@ from ridgeline.server.app import create_app
 from ridgeline.server.daemon import in_daemon_thread
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
+from ridgeline.terminal import Terminal
 from ridgeline.text.tokenizer import Tokenizer
 
-Say = Callable[[str], None]
 
-
-def serve(config: Config, access: Access, say: Say, started: float) -> int:
-    """Serve until a signal; the exit code. say: lines for the operator. started: time.perf_counter() at entry."""
+def serve(config: Config, access: Access, terminal: Terminal, started: float) -> int:
+    """Serve until a signal; the exit code. started: time.perf_counter() at entry."""
+    say = terminal.say
 
     @contextlib.asynccontextmanager
     async def bring_up(report: Report) -> AsyncIterator[Service]:
         def progress(at: Progress) -> None:
             report(at.phase, at.done, at.total)
+            terminal.progress(at)
 
         found = await in_daemon_thread(partial(choose, config.model, access, progress))
         report("starting the engine", 0, 0)

@@ -20,7 +20,7 @@ from ridgeline.core.progress import Progress
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.hub.access import Access, HubError
 
-__all__ = ["Access", "Resolved", "choose", "resolve"]
+__all__ = ["Access", "Resolved", "choose", "ignore_progress", "resolve"]
 
 DEMO, DEFAULT = "demo", "gpt2"
 # Without a network the choice of a default must keep nobody waiting; a name that was asked for may take longer.
