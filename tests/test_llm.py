@@ -89,3 +89,30 @@ def test_switches_are_checked(folder: str, tmp_path: Path) -> None:
         LLM(folder, bachting="one")
     with pytest.raises(ConfigError, match=r"config\.json"):
         LLM(str(tmp_path))
+
+
+def test_an_interrupt_in_the_middle_leaves_a_usable_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(launched: object) -> None:
+        raise KeyboardInterrupt
+
+    before = llm.generate("the tower", SamplingParams(max_tokens=4, temperature=0))[0].token_ids
+    with monkeypatch.context() as patched:
+        patched.setattr(llm._engine.runner, "collect", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate(["the tower", "a"], SamplingParams(max_tokens=4))
+    assert llm.generate("the tower", SamplingParams(max_tokens=4, temperature=0))[0].token_ids == before
+    assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
+
+
+def test_one_stop_string_is_one_string() -> None:
+    assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
+
+
+def test_arguments_that_would_be_ignored_are_refused(folder: str) -> None:
+    from ridgeline.core.config import Config
+    from ridgeline.core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="not both"):
+        LLM(folder, config=Config.of(model="demo"))
+    with pytest.raises(ConfigError, match="port"):
+        LLM(folder, port=8001)

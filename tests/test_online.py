@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -56,7 +57,7 @@ class Served:
 @contextlib.contextmanager
 def served(*arguments: str) -> Iterator[Served]:
     command = [sys.executable, "-m", "ridgeline.cli", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield Served(process)
     finally:
@@ -138,7 +139,7 @@ def test_ctrl_c_while_the_engine_starts_ends_at_once(tmp_path: Path) -> None:
     with served("--model", str(folder)) as server:
         assert server.url
         start = time.monotonic()
-        server.process.send_signal(signal.SIGINT)
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: the engine's process gets it too
         assert server.process.wait(30) == 0
         assert time.monotonic() - start < 10
         assert "Traceback" not in server.log
@@ -165,3 +166,21 @@ def test_without_a_name_and_a_network_the_demo_is_served_and_says_so(
             model = json.load(answer)["data"][0]
         assert model["id"] == "demo"
         assert "gpt2" in model["ridgeline"]["note"]
+
+
+def test_an_idle_server_with_a_long_window_is_ready(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served(
+        "--model", str(folder), "--kv-memory", "16MiB", "--batching", "dynamic", "--batch-window-ms", "5500"
+    ) as server:  # fmt: skip
+        server.wait_for("ready after")
+        with urllib.request.urlopen(server.url + "/ready", timeout=30) as answer:
+            assert json.load(answer) == {"status": "ready"}
+
+
+def test_text_that_the_output_cannot_show_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "ridgeline.cli", "generate", "--model", "demo", "--max-tokens", "2", "Привет"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=START_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"??????")

@@ -20,14 +20,17 @@ def test_a_log_gets_a_line_for_every_ten_percent() -> None:
     assert [int(line.split()[2]) for line in lines] == list(range(0, 101, 10))
 
 
-def test_a_terminal_gets_a_bar_that_goes_when_all_is_there() -> None:
+def test_a_terminal_gets_a_bar_that_goes_when_it_is_over() -> None:
     out = io.StringIO()
     terminal = Terminal(Console(file=out, force_terminal=True, width=100))
     terminal.progress(Progress("downloading gpt2", 0, 0))  # the size is not known yet
     terminal.progress(Progress("downloading gpt2", 250_000_000, 500_000_000))
     terminal.progress(Progress("downloading gpt2", 500_000_000, 500_000_000))
+    terminal.done()
+    terminal.progress(Progress("downloading gpt2", 1, 2))  # from a thread that was given up
     terminal.say("a [line] after it")
     drawn = out.getvalue()
     assert "downloading gpt2" in drawn
     assert "500.0/500.0 MB" in drawn
     assert drawn.endswith("a [line] after it\n")
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h") == 1  # the cursor comes back

@@ -123,7 +123,9 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device)
     from ridgeline.runner.memory import plan_memory, workspace_bytes
 
     spec, kv_memory = order.spec(), order.config.limits.kv_memory
-    workspace = workspace_bytes(spec, limits.budget, limits.slots, limits.max_len, BYTES_OF[device.compute])
+    packing = chosen("packing", order.config.batching.packing)
+    positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
+    workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
         spec,
         free_bytes=device.free_memory_bytes(),

@@ -7,12 +7,13 @@ names. The command line wins over the file, the file over the defaults.
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -84,6 +85,7 @@ def _parameters(part: str, preset: Mapping[str, Any]) -> list[inspect.Parameter]
     return made
 
 
+_FROM_MODEL = "Default: as the model's generation config says."
 _PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server"}
 
 
@@ -113,20 +115,20 @@ def generate(
     config: Config,
     prompt: Annotated[list[str], typer.Argument(help="One prompt or several; several run as one batch.")],
     max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 is greedy: always the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is off.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Choose among the likeliest with this probability together.")] = 1.0,
+    temperature: Annotated[Optional[float], typer.Option(help=f"0 is greedy. {_FROM_MODEL}")] = None,  # noqa: UP045
+    top_k: Annotated[Optional[int], typer.Option(help=f"The k likeliest; 0 is off. {_FROM_MODEL}")] = None,  # noqa: UP045
+    top_p: Annotated[Optional[float], typer.Option(help=f"The likeliest with that sum. {_FROM_MODEL}")] = None,  # noqa: UP045
 ) -> None:
     """Continue a prompt and print the text.
 
     Example: ridgeline generate --model demo "Once upon a time"
     """
-    from ridgeline.core.params import SamplingParams
     from ridgeline.llm import LLM
     from ridgeline.terminal import Terminal
 
-    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
     llm = LLM(config=config, access=hub_access(), terminal=Terminal())
+    asked: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    params = replace(llm.default_params, **{name: value for name, value in asked.items() if value is not None})
     for text, result in zip(prompt, llm.generate(prompt, params), strict=True):
         print(text + result.text)
 
@@ -145,10 +147,10 @@ def version() -> None:
 
 def hub_access() -> Access:
     """How the hub is reached, as the environment says (the names are the Hugging Face libraries' own)."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = os.environ.get("HF_HUB_CACHE")
     return Access(
         endpoint=os.environ.get("HF_ENDPOINT") or None,
-        cache_dir=Path(os.environ.get("HF_HUB_CACHE") or home / "hub"),
+        cache_dir=Path(cache).expanduser() if cache else None,  # None: as the hub's library has it (HF_HOME, ...)
         token=os.environ.get("HF_TOKEN") or None,
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
@@ -231,6 +233,9 @@ def _run(program: typer.Typer) -> None:
     # The engine's process inherits it. By default torch's threads spin for a millisecond at every meeting point: with
     # one other busy program on the machine a step then takes 3 to 5 times as long (docs/LOG.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for stream in (sys.stdout, sys.stderr):  # what a terminal or pipe cannot show is replaced, not a traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         program()
     except BadRequest as error:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import read_generation
-from ridgeline.core.config import Config
-from ridgeline.core.errors import BadRequest
+from ridgeline.core.config import Config, ServerOptions
+from ridgeline.core.errors import BadRequest, ConfigError
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import End, FinishReason, NewRequest, Timings, Tokens
 from ridgeline.engine.messages import Counters
@@ -65,8 +65,18 @@ class LLM:
         terminal: Terminal | None = None,
         **options: Any,
     ) -> None:
+        if config is not None and (model is not None or options):
+            raise ConfigError("LLM: give a config, or a model and options, not both")
+        for name in options:
+            if name in ServerOptions.__dataclass_fields__:
+                raise ConfigError(f"LLM: {name} is an option of `ridgeline serve`; there is no server here")
         config = config or Config.of(model=model, **options)
-        found = choose(config.model, access or Access(), ignore_progress if terminal is None else terminal.progress)
+        try:
+            progress = ignore_progress if terminal is None else terminal.progress
+            found = choose(config.model, access or Access(), progress)
+        finally:
+            if terminal is not None:
+                terminal.done()
         order = EngineOrder(config, found.name, found.weights)
         self.tokenizer = Tokenizer.load(found.text_folder)
         self.tokenizer.check(order.spec())
@@ -94,10 +104,11 @@ class LLM:
                 self._submit(prompt, how, open_)  # type: ignore[arg-type]
             while any(o.end is None for o in open_.values()):
                 self._step(open_)
-        finally:  # an interrupt or a bad prompt leaves nothing running
-            for key, o in open_.items():
-                if o.end is None:
-                    self._engine.abort(key)
+        except BaseException:  # an interrupt or a bad prompt leaves nothing running
+            for key in open_:
+                self._engine.abort(key)
+            self._engine.discard()
+            raise
         return [_result(o) for o in open_.values()]
 
     @property

@@ -20,6 +20,7 @@ from ridgeline.engine.messages import EngineInfo
 from ridgeline.hub import Access, choose
 from ridgeline.server.app import create_app
 from ridgeline.server.daemon import in_daemon_thread
+from ridgeline.server.readiness import PROBE_TIMEOUT_S, Readiness
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
@@ -36,7 +37,10 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float) ->
             report(at.phase, at.done, at.total)
             terminal.progress(at)
 
-        found = await in_daemon_thread(partial(choose, config.model, access, progress))
+        try:
+            found = await in_daemon_thread(partial(choose, config.model, access, progress))
+        finally:
+            terminal.done()
         report("starting the engine", 0, 0)
         order = EngineOrder(config, found.name, found.weights)
         generation = read_generation(found.text_folder)
@@ -62,8 +66,13 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float) ->
                 note=found.note,
             )
 
-    app = create_app(bring_up)
+    app = create_app(bring_up, Readiness(timeout_s=PROBE_TIMEOUT_S + longest_window_s(config)))
     return run_server(app, config.server.host, config.server.port, lambda url: say(f"listening on {url}"))
+
+
+def longest_window_s(config: Config) -> float:
+    """How long a policy may keep a lone request back: the probe for readiness waits in the same queue."""
+    return config.batching.batch_window_ms / 1000
 
 
 def make_channel(order: EngineOrder) -> Channel:

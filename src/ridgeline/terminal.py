@@ -16,12 +16,15 @@ class Terminal:
         self._console = console or Console(stderr=True)
         self._bar: Bar | None = None
         self._told: tuple[str, int] | None = None
+        self._done = False
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, at: Progress) -> None:
-        """News of a download, in bytes. The bar goes when all is there."""
+        """News of a download, in bytes."""
+        if self._done:
+            return
         if self._console.is_terminal:
             self._draw(at)
         elif self._told != (mark := (at.phase, at.percent // 10)):
@@ -35,6 +38,9 @@ class Terminal:
             self._bar.add_task(at.phase)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], description=at.phase, completed=at.done, total=at.total or None)
-        if at.total and at.done >= at.total:
+
+    def done(self) -> None:
+        """The download is over, well or not: the bar goes, and news of one that was given up is not shown."""
+        self._done = True
+        if self._bar is not None:
             self._bar.stop()
-            self._bar = None

@@ -101,3 +101,16 @@ def test_scales(scaled: bool, by_layer: bool) -> None:
     rows.step({0: 6})
     rows.step({0: 1, 1: 3})
     rows.step({0: 2, 1: 1})
+
+
+def test_what_float16_cannot_hold_does_not_reach_the_next_owner_of_a_block() -> None:
+    """A masked infinity would: it is multiplied by 0."""
+    attention = Reference()
+    rows = Rows(attention, torch.float16)
+    huge = torch.full((1, SPEC.heads, SPEC.head_dim), 1e9)
+    meta = attention.plan(rows._batch({0: 1}))
+    attention(0, huge, huge, -huge, meta)
+    keys, values = rows.store.read(0, range(NUM_BLOCKS))
+    assert torch.isfinite(keys).all()
+    assert torch.isfinite(values).all()
+    assert keys.max() == 65504

@@ -120,6 +120,7 @@ def test_a_field_is_honoured(tmp_path: Path, changes: dict[str, Any], field: str
         ({"hidden_size": 512}, "n_embd and hidden_size"),
         ({"layer_norm_epsilon": 0}, "layer_norm_epsilon"),
         ({"layer_norm_epsilon": "1e-5"}, "layer_norm_epsilon"),
+        ({"layer_norm_epsilon": 10**400}, "layer_norm_epsilon"),
         ({"layer_norm_epsilon": math.nan}, "NaN"),
         ({"layer_norm_epsilon": math.inf}, "Infinity"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),

@@ -8,6 +8,7 @@ import pytest
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
+from ridgeline.runner.inputs import Padded, Ragged
 from ridgeline.runner.memory import MemoryPlan, plan_memory, workspace_bytes
 
 GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
@@ -63,3 +64,10 @@ def test_what_cannot_work_is_refused_with_numbers() -> None:
 def test_workspace_grows_with_the_step() -> None:
     small, large = (workspace_bytes(SPEC, tokens, 8, 1024, 4) for tokens in (512, 2048))
     assert 64 << 20 < small < large < GIB
+
+
+def test_padded_rows_are_planned_for() -> None:
+    """One long chunk makes every seat as long."""
+    assert Ragged.most_positions(slots=256, budget=2048, max_len=1024) == 2048
+    assert Padded.most_positions(slots=256, budget=2048, max_len=1024) == 256 * 1024
+    assert Padded.most_positions(slots=8, budget=512, max_len=1024) == 8 * 512

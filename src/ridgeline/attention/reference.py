@@ -23,6 +23,7 @@ from ridgeline.core.types import Ints
 # row at a time 3.3; the buffers (9 MB in float32) then fit the 32 MB of L3.
 CPU_GROUP_TOKENS = 1536
 GPU_GROUP_TOKENS = 16384
+FLOAT16_MAX = 65504.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Reference:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: ReferenceMeta) -> Tensor:
         # Rounded before use, so that a prompt in chunks sees the same keys as a whole one.
-        k, v = k.to(self._dtype), v.to(self._dtype)
+        k, v = self._rounded(k), self._rounded(v)
         self._store.write(layer, meta.writes, k, v)
         out = torch.empty_like(q)
         for single in meta.singles:
@@ -129,6 +130,12 @@ class Reference:
             at = slice(span.start, span.stop)
             out[at] = self._attend_span(layer, q[at], k[at], v[at], span).to(q.dtype)
         return out
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """In the cache's format. What float16 cannot hold is cut to what it can: an infinity left in a block would
+        reach its next owner, since what is masked is still multiplied by 0."""
+        x = x.to(self._dtype)
+        return x if self._dtype is not torch.float16 else torch.nan_to_num(x, 0.0, FLOAT16_MAX, -FLOAT16_MAX)
 
     def _singles(self, batch: Batch, rows: Ints) -> list[Single]:
         """Groups of rows, longest context first, so that a group pads little."""

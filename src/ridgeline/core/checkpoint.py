@@ -167,6 +167,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
     "typical_p": (None, 1, 1.0),
     "min_p": (None, 0, 0.0),
+    "max_length": (None, 20),
     "min_length": (None, 0),
     "min_new_tokens": (None, 0),
 }
@@ -196,9 +197,10 @@ def _eos_ids(fields: Fields, vocab: int) -> tuple[int, ...]:
 
 
 def _defaults(fields: Fields) -> SamplingParams:
+    values: dict[str, Any] = {"max_new_tokens": fields.integer("max_new_tokens", 1, 2**31 - 1, default=16)}
     if not fields.flag("do_sample", default=False):
-        return SamplingParams()
-    values = {
+        return SamplingParams.from_generation_config(values)
+    values |= {
         "do_sample": True,
         "temperature": fields.number("temperature", 0.0, 2.0, default=1.0),
         "top_p": fields.number("top_p", 0.0, 1.0, default=1.0),

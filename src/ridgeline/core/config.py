@@ -22,7 +22,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "m
 
 def parse_bytes(text: str) -> int:
     """`4GiB`, `512MB` or a plain number of bytes. Raises ConfigError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", text)
     if match is None or match[2].lower() not in _UNITS:
         raise ConfigError(f"'{text}' is not a size; write for example 4GiB, 512MB or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
@@ -51,7 +51,8 @@ class ModelOptions:
     dtype: str = option(
         "auto",
         "Number format of weights and KV cache. auto: bfloat16 where the hardware computes it natively, "
-        "otherwise float32.",
+        "otherwise float32. With 16 bits on a CPU that does not compute them, one and two rows are rounded more than "
+        "three are, so a token may depend on how many requests run.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     device: str = option(

@@ -20,6 +20,13 @@ DESCRIPTION = (CONFIG, GENERATION, TOKENIZER, VOCAB, MERGES, SETTINGS)
 
 def check_folder(folder: Path) -> None:
     """Raises ModelError unless the folder has a config, all its safetensors and a tokenizer."""
+    try:
+        _check_folder(folder)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _check_folder(folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         raise ModelError(f"{folder}: {_why_no_config(folder)}")
     weight_files(folder)

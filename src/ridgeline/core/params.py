@@ -12,6 +12,7 @@ from ridgeline.core.types import Sampling
 
 MAX_SEED = 2**64 - 1
 MAX_STOPS = 16
+MAX_TOP_K = 2**31 - 1
 
 
 def derive_seed(base: int, index: int) -> int:
@@ -42,10 +43,14 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        # One string is what many people write; taken as a sequence it would stop at each of its letters.
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         for name, low in (("max_tokens", 1), ("min_tokens", 0), ("top_k", 0)):
             value = getattr(self, name)
             if value < low:
                 raise BadRequest(f"{name}: {value} is too small; it must be at least {low}", param=name)
+        if self.top_k > MAX_TOP_K:
+            raise BadRequest(f"top_k: {self.top_k} is too large; it must be at most {MAX_TOP_K}", param="top_k")
         if self.min_tokens > self.max_tokens:
             raise BadRequest(f"min_tokens: {self.min_tokens} exceeds max_tokens {self.max_tokens}", param="min_tokens")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= 2):
@@ -59,11 +64,11 @@ class SamplingParams:
 
     @staticmethod
     def from_generation_config(values: Mapping[str, Any]) -> SamplingParams:
-        """The defaults that a model's generation_config.json asks for (temperature, top_k, top_p where it samples)."""
-        if not values.get("do_sample", False):
-            return SamplingParams()
-        known = {k: values[k] for k in ("temperature", "top_k", "top_p") if values.get(k) is not None}
-        return SamplingParams(**known)
+        """The defaults that a model's generation_config.json asks for: max_new_tokens, and temperature, top_k and top_p
+        where it samples."""
+        names = ("temperature", "top_k", "top_p") if values.get("do_sample", False) else ()
+        known = {name: values[name] for name in names if values.get(name) is not None}
+        return SamplingParams(max_tokens=values.get("max_new_tokens") or 16, **known)
 
     def for_device(self, seed: int, eos_ids: tuple[int, ...]) -> Sampling:
         """The part that the device needs. seed: used if the params bring none."""

@@ -11,7 +11,7 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -92,7 +92,8 @@ class ProcessChannel:
         self._closing = self._serving = False
 
     def start(self, on_message: Callable[[Out], None]) -> None:
-        self.process.start()
+        with _interrupts_ignored():
+            self.process.start()
         self._theirs.close()  # ours of theirs: otherwise the pipe never reports its end
         threading.Thread(target=self._read, args=(on_message,), name="engine-reader", daemon=True).start()
 
@@ -125,6 +126,19 @@ class ProcessChannel:
         if not failed and not self._closing:
             self.process.join()
             on_message(Failed(f"the engine process ended with code {self.process.exitcode}", expected=False))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A process started inside ignores Ctrl-C from its first moment; its own handler would come half a second late."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _child(make: MakeEngine, connection: Connection) -> None:

@@ -60,6 +60,11 @@ class Engine:
         self.sink.step(self._record(plan, output, launched_ns, now))
         return events
 
+    def discard(self) -> None:
+        """Forget what is in flight, after an exception between launch and commit; every request must be over."""
+        self._flying.clear()
+        self.scheduler.discard_flights()
+
     @property
     def wake_ns(self) -> int | None:
         return self.scheduler.wake_ns

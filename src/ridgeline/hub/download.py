@@ -47,7 +47,7 @@ def cached_folder(repo: str, access: Access) -> Path | None:
     for name in (repo, RENAMED.get(repo, repo)):
         config = try_to_load_from_cache(name, CONFIG, cache_dir=access.cache_dir)
         if isinstance(config, str):
-            with contextlib.suppress(ModelError):  # Incomplete: a download goes on from there.
+            with contextlib.suppress(ModelError, OSError):  # Incomplete: a download goes on from there.
                 check_folder(Path(config).parent)
                 return Path(config).parent
     return None
@@ -106,7 +106,7 @@ class Download:
             raise HubError(f"{self.repo} on {self._endpoint} cannot be served", str(error)) from error
 
     def _fetch(self, files: dict[str, int], progress: Callable[[Progress], None]) -> Path:
-        self._check_space(sum(files.values()))
+        self._check_space(sum(size for name, size in files.items() if not self._is_cached(name)))
         total, meter = sum(files.values()), self._meter
 
         def tick() -> int:
@@ -118,8 +118,14 @@ class Download:
         finally:
             meter.cancelled = True
         progress(Progress(f"downloading {self.repo}", total, total))
-        check_folder(folder)
+        try:
+            check_folder(folder)
+        except ModelError as error:
+            raise HubError(f"{self.repo} on {self._endpoint} cannot be served", str(error)) from error
         return folder
+
+    def _is_cached(self, name: str) -> bool:
+        return isinstance(try_to_load_from_cache(self.repo, name, cache_dir=self._cache_dir), str)
 
     def _fetch_files(self, files: dict[str, int]) -> Path:
         # The config by the branch's name, which the library then remembers; the rest from the same commit.

@@ -17,6 +17,11 @@ from ridgeline.runner.slots import SlotTables
 
 
 class Packing(Protocol):
+    @staticmethod
+    def most_positions(slots: int, budget: int, max_len: int) -> int:
+        """Token positions that a step can come to: what its workspace is planned for."""
+        ...
+
     def pack(self, plan: Plan, tables: SlotTables) -> Batch: ...
 
 
@@ -38,6 +43,10 @@ class Layout:
 
 class Ragged:
     """Rows end to end, as long as they are."""
+
+    @staticmethod
+    def most_positions(slots: int, budget: int, max_len: int) -> int:  # noqa: ARG004
+        return budget
 
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
         ends = plan.counts.cumsum()
@@ -62,6 +71,10 @@ class Padded:
 
     A padded position repeats its row's last token; it is computed like any other, and dropped.
     """
+
+    @staticmethod
+    def most_positions(slots: int, budget: int, max_len: int) -> int:
+        return max(budget, slots * min(budget, max_len))  # one long chunk makes every seat as long
 
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
         seats, longest = max(plan.seats, len(plan.rows)), int(plan.counts.max())

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import ModelSpec
+from ridgeline.core.types import MAX_STOP_IDS
 
 _SAMPLE_ROWS = 32
-_BUFFERS_BYTES = 64 << 20  # widened weights, gathered keys and values, and the libraries' own
+_SAMPLING_BYTES = 64  # a logit of a row that draws: sorted, summed in float64, masked
+_LOGIT_BYTES = 16  # a logit in float32, with the copies that forbidding stop tokens takes
+_TABLE_BYTES_PER_TOKEN = 16  # token, block, uniform
+_GATHERED_TOKENS = 16384  # keys and values that attention holds at once, as they are and widened
+_BUFFERS_BYTES = 64 << 20  # widened weights and the libraries' own
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,13 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
 
     value_bytes: of an activation. Attention masks are float32, [queries, context].
     """
+    tables = rows * (max_model_len * _TABLE_BYTES_PER_TOKEN + MAX_STOP_IDS * 4)
     activations = batched_tokens * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
     masks = batched_tokens * max_model_len * 4
-    logits = rows * spec.vocab * (4 + value_bytes)
-    sampling = min(rows, _SAMPLE_ROWS) * spec.vocab * 24
-    return activations + masks + logits + sampling + _BUFFERS_BYTES
+    logits = rows * spec.vocab * (value_bytes + _LOGIT_BYTES)
+    sampling = min(rows, _SAMPLE_ROWS) * spec.vocab * _SAMPLING_BYTES
+    gathered = 4 * _GATHERED_TOKENS * spec.d_model * 4
+    return tables + activations + masks + logits + sampling + gathered + _BUFFERS_BYTES
 
 
 def plan_memory(

@@ -143,6 +143,12 @@ class Scheduler:
         state.ledger.collected(output.serial)
         return Events(keys, counts, known, ends)
 
+    def discard_flights(self) -> None:
+        """Launches in flight will never be collected. Only when no request is left."""
+        assert not self._state.jobs, "abort every request first"
+        self._state.flights.clear()
+        self._state.settle()
+
     def _note_first_tokens(self, now_ns: int) -> None:
         state, table = self._state, self._state.table
         for slot in [slot for slot, had in state.silent.items() if table.length[slot] > had]:

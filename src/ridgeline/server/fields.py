@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ridgeline.core.errors import BadRequest, did_you_mean
-from ridgeline.core.params import MAX_SEED, MAX_STOPS, SamplingParams
+from ridgeline.core.params import MAX_SEED, MAX_STOPS, MAX_TOP_K, SamplingParams
 
 MAX_PROMPTS = 64
 _INT_LIMIT = 2**64  # nothing here is larger, and messages should not quote a thousand digits
@@ -172,7 +172,9 @@ FIELDS: dict[str, Field] = {
         "Choose among the likeliest tokens that together have this probability; 1 is off.",
     ),
     "top_k": Field(
-        _top_k, {"type": "integer", "minimum": -1}, "Choose among that many of the likeliest tokens; 0 or -1 is off."
+        _top_k,
+        {"type": "integer", "minimum": -1, "maximum": MAX_TOP_K},
+        "Choose among that many of the likeliest; 0 or -1 is off.",
     ),
     "seed": Field(
         _integer,

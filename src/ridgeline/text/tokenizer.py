@@ -172,8 +172,11 @@ def _build(path: Path, make: Any) -> Library:
 def _eos_text(settings: Fields, library: Library) -> str | None:
     named = settings.values.get("eos_token")
     text = named.get("content") if isinstance(named, dict) else named
-    if isinstance(text, str) and library.token_to_id(text) is not None:
-        return text
+    try:
+        if isinstance(text, str) and library.token_to_id(text) is not None:
+            return text
+    except UnicodeEncodeError as error:
+        raise settings.refuse("eos_token", "but must be text, without half a surrogate pair") from error
     return END_OF_TEXT if library.token_to_id(END_OF_TEXT) is not None else None
 
 
