@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=16, help="new tokens of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where Ridgeline runs")
+    parser.add_argument("--only", default="", help="configurations whose name has this in it, for example: dynamic")
     parser.add_argument("--seeds", type=int, default=1, help="tiny: how many random models")
     arguments = parser.parse_args()
     failed = []
@@ -187,7 +188,8 @@ def main() -> None:
             reference, path = demo() if make is None else make(seed, Path(folder))
             print(f"{arguments.model}, seed {seed}: {reference.config.to_diff_dict()}", flush=True)
             case = Case(arguments.prompts, arguments.longest, arguments.new, seed, arguments.device)
-            failed += check(reference, path, case, switches_for(reference, case))
+            which = [switch for switch in switches_for(reference, case) if arguments.only in switch.name]
+            failed += check(reference, path, case, which)
     sys.exit("\n".join(failed) or 0)
 
 
