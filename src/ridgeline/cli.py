@@ -141,7 +141,7 @@ def version() -> None:
 
     print(f"ridgeline {__version__}")
     print(f"python {platform.python_version()} on {platform.platform()}")
-    for library in ("torch", "numpy", "tokenizers", "safetensors", "huggingface-hub", "fastapi", "uvicorn"):
+    for library in ("torch", "numpy", "tokenizers", "safetensors", "huggingface-hub", "starlette", "uvicorn"):
         print(f"{library} {metadata.version(library)}")
 
 

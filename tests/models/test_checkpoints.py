@@ -199,7 +199,9 @@ def test_pickled_weights_are_refused_with_a_way_out(name: str, tmp_path: Path) -
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"neither model\.safetensors nor"):
+    with pytest.raises(
+        ModelError, match=r"no weights; a model folder needs model\.safetensors, or model\.safetensors\.index\.json"
+    ):
         load(tmp_path)
 
 

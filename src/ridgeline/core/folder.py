@@ -14,6 +14,7 @@ from ridgeline.core.jsonfile import MIB, Fields, read_object
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX_BYTES = 16 * MIB  # an index of shards at most
 TOKENIZER, VOCAB, MERGES, SETTINGS = "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"
 DESCRIPTION = (CONFIG, GENERATION, TOKENIZER, VOCAB, MERGES, SETTINGS)
 
@@ -54,7 +55,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (_not_a_pointer(folder / SINGLE),)
     if not (folder / INDEX).is_file():
         raise ModelError(f"{folder}: {why_no_weights(path.name for path in folder.iterdir())}")
-    fields = Fields(folder / INDEX, read_object(folder / INDEX, max_bytes=16 * MIB))
+    fields = Fields(folder / INDEX, read_object(folder / INDEX, max_bytes=INDEX_BYTES))
     shards = fields.values.get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise fields.refuse("weight_map", "but must be an object from tensor names to file names; download it again")
@@ -80,8 +81,8 @@ def why_no_weights(names: Iterable[str]) -> str:
     there = {Path(name).suffix for name in names}
     if there & {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:
         return (
-            "has only pickled weights, and loading those runs whatever code they contain; where you trust them, "
-            f"convert them to safetensors with transformers: {_conversion('')}"
+            "has only pickled weights, and loading those runs whatever code they contain. Convert them to "
+            f"safetensors with transformers, where you trust them: {_conversion('')}"
         )
     if ".gguf" in there:
         return f"has only GGUF weights; convert them to safetensors with transformers: {_conversion('gguf_file=...')}"

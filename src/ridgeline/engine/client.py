@@ -81,7 +81,6 @@ class EngineClient:
         self._ready: asyncio.Future[EngineInfo] | None = None
         self._ended: asyncio.Future[Failed] | None = None
         self._report: Report | None = None
-        self.progress: Progress | None = None
         self.counters = Counters(0, 0, 0, 0, 0)
         self.failure: Failed | None = None
         self.last_step_ns = 0
@@ -134,7 +133,6 @@ class EngineClient:
         if isinstance(message, Step):
             self._deliver(message)
         elif isinstance(message, Progress):
-            self.progress = message
             if self._report is not None:
                 self._report(message.phase, message.done, message.total)
         elif isinstance(message, Ready):

@@ -5,7 +5,6 @@ Every failure is a ModelError that names the file or tensor, what was expected a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ridgeline.core.errors import ModelError
+from ridgeline.core.folder import INDEX, INDEX_BYTES, SINGLE, weight_files
+from ridgeline.core.jsonfile import read_object
 
 Progress = Callable[[int, int], None]
 """(bytes read, bytes in all)."""
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _FORMATS = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -95,40 +94,16 @@ def _opened(path: Path) -> Any:
         raise ModelError(f"{path} is not a whole safetensors file ({error}); download it again") from error
 
 
-def _files(folder: Path) -> list[Path]:
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
-    if (folder / _INDEX).is_file():
-        return _shards(folder)
-    pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
-    if pickled:
-        raise ModelError(
-            f"{folder} has only pickled weights ({', '.join(pickled[:3])}), which can run code when opened and "
-            'are therefore refused. Convert them in a place you trust: python -c "from transformers import '
-            f"AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('converted')\""
-        )
-    raise ModelError(f"{folder} has neither {_SINGLE} nor {_INDEX}")
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read as an index of shards ({error!r})") from error
-    for name in names:
-        # The index comes with the weights: it must not make us open files elsewhere.
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise ModelError(f"{index} names {name!r}; a shard is a .safetensors file in the same folder")
-    paths = [folder / name for name in names]
-    _check_index(index, places, paths)
+def _files(folder: Path) -> tuple[Path, ...]:
+    paths = weight_files(folder)
+    if not (folder / SINGLE).is_file():
+        _check_index(folder / INDEX, paths)
     return paths
 
 
-def _check_index(index: Path, places: dict[str, str], paths: list[Path]) -> None:
+def _check_index(index: Path, paths: tuple[Path, ...]) -> None:
     held = {path.name: set(_opened(path).keys()) for path in paths}
-    for tensor, name in places.items():
+    for tensor, name in read_object(index, max_bytes=INDEX_BYTES)["weight_map"].items():
         if tensor not in held[name]:
             raise ModelError(f"{index} places {tensor} in {name}, which does not have it")
 
