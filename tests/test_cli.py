@@ -15,12 +15,12 @@ from ridgeline.core.errors import ConfigError
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments: str, program: tuple[str, ...] = ("-m", "ridgeline.cli")) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, program: tuple[str, ...] = ("-m", "ridgeline")) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("program", [("-m", "ridgeline.cli", "serve"), ("server.py",)])
+@pytest.mark.parametrize("program", [("-m", "ridgeline", "serve"), ("server.py",)])
 def test_help_explains_every_option(program: tuple[str, ...]) -> None:
     done = run("--help", program=program)
     assert done.returncode == 0

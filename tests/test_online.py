@@ -56,7 +56,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(*arguments: str) -> Iterator[Served]:
-    command = [sys.executable, "-m", "ridgeline.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "ridgeline", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         yield Served(process)
@@ -179,7 +179,7 @@ def test_an_idle_server_with_a_long_window_is_ready(tmp_path: Path) -> None:
 
 
 def test_text_that_the_output_cannot_show_is_no_traceback() -> None:
-    command = [sys.executable, "-m", "ridgeline.cli", "generate", "--model", "demo", "--max-tokens", "2", "Привет"]
+    command = [sys.executable, "-m", "ridgeline", "generate", "--model", "demo", "--max-tokens", "2", "Привет"]
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=START_S, check=False)
     assert done.returncode == 0, done.stderr

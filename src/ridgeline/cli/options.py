@@ -1,0 +1,82 @@
+"""From the configuration's fields to a command's options, and back to a Config. Knows no command.
+
+Every option of `serve` and `generate` is made from the fields of core/config.py; a TOML file (--config) has the same
+names. The command line wins over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ridgeline.core.config import SECTIONS, Config, kind_of
+from ridgeline.core.errors import ConfigError
+
+
+def options(
+    *parts: str, defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these config sections, and --config. It is called with a Config."""
+    preset = dict(defaults or {})
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]  # the first is the Config
+        extra = [p for part in parts for p in _parameters(part, preset)]
+        file = inspect.Parameter("config_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_CONFIG_FILE)
+        names = {p.name for p in extra}
+
+        def run(*, config_file: Path | None, **given: Any) -> None:
+            flags = {k: v for k, v in given.items() if k in names and v is not None}
+            rest = {k: v for k, v in given.items() if k not in names}
+            command(Config.from_mapping(preset | _read_toml(config_file) | flags), **rest)
+
+        run.__doc__, run.__name__ = command.__doc__, command.__name__
+        signature = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra + [file]
+        run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature}
+        return run
+
+    return decorate
+
+
+_CONFIG_FILE = Annotated[
+    Optional[Path],  # noqa: UP045  (typer reads it at run time)
+    typer.Option("--config", help="A TOML file with the same options, for example: max-num-seqs = 64", dir_okay=False),
+]
+
+
+def _parameters(part: str, preset: Mapping[str, Any]) -> list[inspect.Parameter]:
+    section, made = SECTIONS[part], []
+    for f in fields(section):
+        flag, default = "--" + f.name.replace("_", "-"), preset.get(f.name, f.default)
+        kind: Any = kind_of(section, f.name)
+        text = f.metadata["help"] + (f" Default: {default}." if default is not None and kind is not bool else "")
+        metavar = "|".join(f.metadata["choices"]) or None
+        flags = (flag, "--no-" + flag[2:]) if kind is bool else (flag,)
+        annotation = Annotated[
+            Optional[kind],  # noqa: UP045
+            typer.Option(
+                "/".join(flags), help=text, metavar=metavar, show_default=False, rich_help_panel=_PANELS[part]
+            ),
+        ]
+        made.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return made
+
+
+_PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server"}
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    return {name.replace("-", "_"): value for name, value in values.items()}

@@ -1,0 +1,34 @@
+"""The commands that serve: `ridgeline serve`, and phase 1's server.py."""
+
+from __future__ import annotations
+
+import time
+
+from ridgeline.cli.environment import hub_access
+from ridgeline.cli.options import options
+from ridgeline.core.config import Config
+
+PHASE1 = {"batching": "dynamic", "batch_window_ms": 50.0, "max_batch_size": 8, "packing": "padded", "port": 8000}
+
+
+@options("model", "batching", "limits", "server")
+def serve(config: Config) -> None:
+    """Serve a model over HTTP (OpenAI-compatible), with a playground page at /.
+
+    Example: ridgeline serve --model demo --port 8000
+    """
+    _serve(config)
+
+
+@options("model", "batching", "limits", "server", defaults=PHASE1)
+def server(config: Config) -> None:
+    """Phase 1: a batched GPT-2 server with dynamic batching. Takes every flag of `ridgeline serve`."""
+    _serve(config)
+
+
+def _serve(config: Config) -> None:
+    started = time.perf_counter()
+    from ridgeline import online
+    from ridgeline.terminal import Terminal
+
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started))
