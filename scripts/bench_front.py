@@ -52,6 +52,7 @@ from ridgeline.text.tokenizer import Tokenizer
 DEMO = Path(ridgeline.__file__).parent / "assets" / "demo"
 CLIENT = "lean-epoll"
 BLOCK_SIZE = 16
+SETTLE_S = 1.0  # until the last request is in the engine
 PATIENCE_S = 60  # without a byte from any stream
 
 
@@ -92,17 +93,18 @@ class Recital:
 
 
 class Pace:
-    """Waits for the client, which says at address how many tokens it has seen; window 0: waits for nobody."""
+    """A number in a shared file: how many tokens the client has seen, or -1 until all its requests are sent.
+
+    The engine waits for the first of them in any case, so that all streams begin together; window 0: for nothing else.
+    """
 
     def __init__(self, address: str, window: int) -> None:
-        self._window, self._made, self._seen = window, 0, 0
-        if window:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.bind(address)
+        self._seen = np.memmap(address, np.int64, "r", shape=(1,))
+        self._window, self._made = window, 0
 
     def step(self, tokens: int) -> None:
-        while self._window and self._made - self._seen > (self._window - 1) * tokens:
-            (self._seen,) = struct.unpack("q", self._socket.recv(8))
+        while (seen := int(self._seen[0])) < 0 or (self._window and self._made - seen > (self._window - 1) * tokens):
+            time.sleep(0.0001)
         self._made += tokens
 
 
@@ -223,7 +225,7 @@ class Load:
 
     def __init__(self, port: int, server: psutil.Process, address: str, connections: int, tokens: int) -> None:
         self._server, self._engine = server, _engine_of(server)
-        self._address, self._pace = address, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._seen = np.memmap(address, np.int64, "r+", shape=(1,))
         self._tokens = tokens
         body = json.dumps({"model": "scripted", "prompt": "Once", "max_tokens": tokens, "stream": True}).encode()
         self.connections = [Connection(port, body, keep=i % 32 == 0) for i in range(connections)]
@@ -234,7 +236,8 @@ class Load:
         for fd in by_fd:
             poll.register(fd, select.EPOLLIN)
         start = end = None
-        seen = 0
+        time.sleep(SETTLE_S)
+        self._seen[0] = seen = 0
         enough = int(0.95 * self._tokens * len(self.connections))
         while by_fd:
             ready = poll.poll(PATIENCE_S)
@@ -247,7 +250,7 @@ class Load:
                 if by_fd[fd].over:
                     poll.unregister(fd)
                     by_fd.pop(fd).socket.close()
-            self._report(seen)
+            self._seen[0] = seen
             if start is None and all(one.tokens for one in self.connections):
                 start = self._stamp()
             if end is None and seen >= enough:
@@ -263,10 +266,6 @@ class Load:
                 raise SystemExit(f"stream {index} had {one.tokens} tokens instead of {self._tokens}")
             if one.kept is not None and one.text() != script.words(self._tokens):
                 raise SystemExit(f"stream {index} has another text than the script")
-
-    def _report(self, seen: int) -> None:
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # the engine waits for nobody
-            self._pace.sendto(struct.pack("q", seen), self._address)
 
     def _stamp(self) -> Stamp:
         front, engine = self._server.cpu_times(), self._engine.cpu_times()
@@ -299,6 +298,7 @@ def serving(slots: int, max_len: int, address: str, window: int) -> Iterator[tup
 def measure(load: str, connections: int, tokens: int, window: int) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         address = os.path.join(folder, "pace")
+        Path(address).write_bytes(struct.pack("q", -1))
         with serving(connections, tokens + 16, address, window) as (port, server):
             streams = Load(port, server, address, connections, tokens)
             start, end = streams.run()
