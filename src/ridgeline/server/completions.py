@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Receive, Send
 
 from ridgeline.core.errors import RidgelineError, Unavailable
 from ridgeline.core.types import End
@@ -29,6 +29,7 @@ from ridgeline.server.answers import (
 from ridgeline.server.errors import error_content
 from ridgeline.server.openai import Ask, Prompt
 from ridgeline.server.service import Service
+from ridgeline.server.writer import Writer
 from ridgeline.text.stream import StopStrings, TextStream
 from ridgeline.text.tokenizer import Tokenizer
 
@@ -167,37 +168,6 @@ class Answer:
         if not self._ask.timings or choice.end is None:
             return {}
         return {"timings": timings_object(choice.end, self._service.info.kv_block_bytes)}
-
-
-class Writer:
-    """Bytes to one client. The response starts with the first of them, so that an early error can still be a status."""
-
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        self._send, self._headers = send, headers
-        self._turn = asyncio.Lock()  # several choices write, and a slow client makes each of them wait
-        self.started = False
-
-    async def whole(self, body: bytes) -> None:
-        length = (b"content-length", b"%d" % len(body))
-        await self._start([(b"content-type", b"application/json"), length])
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def event(self, data: bytes) -> None:
-        async with self._turn:
-            if not self.started:
-                # x-accel-buffering: a proxy (nginx) must not collect the events.
-                await self._start(
-                    [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
-                )
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _start(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
-        start: Message = {"type": "http.response.start", "status": 200, "headers": headers + self._headers}
-        await self._send(start)
 
 
 async def _gone(receive: Receive) -> None:

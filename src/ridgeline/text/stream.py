@@ -74,7 +74,18 @@ class TextStream:
     dropped: tokens pushed after that.
     """
 
-    __slots__ = ("_decoder", "_held", "_state", "_stops", "_table", "_texts", "dropped", "num_tokens", "stopped")
+    __slots__ = (
+        "_decoder",
+        "_held",
+        "_state",
+        "_stops",
+        "_table",
+        "_texts",
+        "_watching",
+        "dropped",
+        "num_tokens",
+        "stopped",
+    )
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] | StopStrings = ()) -> None:
         self.stopped: str | None = None
@@ -82,6 +93,7 @@ class TextStream:
         self.dropped = 0
         self._table, self._texts = tokenizer.table, tokenizer.texts
         self._stops = stop if isinstance(stop, StopStrings) else StopStrings(stop) if stop else NO_STOPS
+        self._watching = bool(self._stops.stops)
         self._decoder = _new_decoder("replace")
         self._state = 0
         self._held = ""
@@ -100,7 +112,7 @@ class TextStream:
                 continue
             if piece is None or self._decoder.buffer:
                 piece = self._decoder.decode(self._table[token_id])
-            text += self._release(piece)
+            text += self._release(piece) if self._watching else piece
         return text
 
     def flush(self) -> str:
