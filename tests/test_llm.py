@@ -116,3 +116,28 @@ def test_arguments_that_would_be_ignored_are_refused(folder: str) -> None:
         LLM(folder, config=Config.of(model="demo"))
     with pytest.raises(ConfigError, match="port"):
         LLM(folder, port=8001)
+
+
+def test_a_stream_is_the_generation_in_pieces(llm: LLM) -> None:
+    params = [SamplingParams(max_tokens=n, temperature=0, ignore_eos=True) for n in (7, 3)]
+    whole = llm.generate(["the river", "a light"], params)
+    pieces = list(llm.stream(["the river", "a light"], params))
+    for index, result in enumerate(whole):
+        mine = [piece for piece in pieces if piece.index == index]
+        assert "".join(piece.text for piece in mine) == result.text
+        assert [token for piece in mine for token in piece.token_ids] == result.token_ids
+        assert [piece.end is not None for piece in mine] == [False] * (len(mine) - 1) + [True]
+        assert mine[-1].end is not None
+        assert mine[-1].end.text == result.text
+    assert pieces[0].end is None, "it comes before the end"
+    assert {piece.index for piece in pieces[:2]} == {0, 1}
+
+
+def test_a_reader_that_leaves_ends_its_stream(llm: LLM) -> None:
+    stream = llm.stream(["the river", "a light"], SamplingParams(max_tokens=30, ignore_eos=True))
+    next(stream)
+    with pytest.raises(BadRequest, match="another stream"):
+        llm.generate("the boy", SamplingParams(max_tokens=2))
+    stream.close()  # type: ignore[attr-defined]
+    assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
+    assert llm.generate("the boy", SamplingParams(max_tokens=2))[0].text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,15 +36,38 @@ class Generation:
     timings: Timings
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """News of one prompt. index: which one. text, token_ids: what is new, both perhaps empty, as half a character or
+    what may become a stop string is held back. end: the whole generation, with the last piece."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    end: Generation | None
+
+
 @dataclass(slots=True)
 class _Open:
     """A generation on its way."""
 
+    index: int
     prompt_ids: Tokens
     stream: TextStream
     token_ids: list[int] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    end: End | None = None
+    texts: list[str] = field(default_factory=list)
+
+    def push(self, new: list[int]) -> tuple[str, list[int]]:
+        """The text that new tokens make certain, and those of them that count."""
+        text = self.stream.push(new)
+        ids = new[: self.stream.num_tokens - len(self.token_ids)]
+        self.texts.append(text)
+        self.token_ids += ids
+        return text, ids
+
+    def finish(self, end: End) -> Generation:
+        reason = end.reason if self.stream.stopped is None else "stop"
+        return Generation("".join(self.texts), self.token_ids, self.prompt_ids.tolist(), reason, end.timings)
 
 
 class LLM:
@@ -87,6 +110,7 @@ class LLM:
         self.default_params, self._eos_ids = generation.defaults, generation.eos_ids
         self._engine, self.info = make_engine(order, lambda phase, done, total: None)  # noqa: ARG005
         self._keys, self._seed = itertools.count(), config.model.seed
+        self._open: dict[int, _Open] = {}
 
     def generate(
         self,
@@ -94,29 +118,42 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Generation]:
         """Continue every prompt (text or token ids); all run together as the batching policy allows."""
+        ends = {piece.index: piece.end for piece in self.stream(prompts, params) if piece.end is not None}
+        return [ends[index] for index in sorted(ends)]
+
+    def stream(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> Iterator[Piece]:
+        """As generate, piece by piece as it is made, the prompts' pieces mixed.
+
+        Closing the iterator, or an interrupt, ends what still runs. One stream at a time: another raises BadRequest.
+        """
         many = [prompts] if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)) else list(prompts)
         each = params if isinstance(params, Sequence) else [params or self.default_params] * len(many)
         if len(each) != len(many):
             raise BadRequest(f"params: {len(each)} for {len(many)} prompts", param="params")
-        open_: dict[int, _Open] = {}
+        if self._open:
+            raise BadRequest("another stream of this LLM has not ended; read it to its end or close it")
         try:
-            for prompt, how in zip(many, each, strict=True):
-                self._submit(prompt, how, open_)  # type: ignore[arg-type]
-            while any(o.end is None for o in open_.values()):
-                self._step(open_)
-        except BaseException:  # an interrupt or a bad prompt leaves nothing running
-            for key in open_:
-                self._engine.abort(key)
-            self._engine.discard()
-            raise
-        return [_result(o) for o in open_.values()]
+            for index, (prompt, how) in enumerate(zip(many, each, strict=True)):
+                self._submit(index, prompt, how)  # type: ignore[arg-type]
+            while self._open:
+                yield from self._step()
+        finally:
+            if self._open:  # an interrupt, a reader that left or a bad prompt leaves nothing running
+                for key in self._open:
+                    self._engine.abort(key)
+                self._open.clear()
+                self._engine.discard()
 
     @property
     def counters(self) -> Counters:
         """The scheduler's gauges: running, waiting, blocks in use, preemptions so far."""
         return self._engine.counters()
 
-    def _submit(self, prompt: Prompt, params: SamplingParams, open_: dict[int, _Open]) -> None:
+    def _submit(self, index: int, prompt: Prompt, params: SamplingParams) -> None:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
         if len(ids) and not (ids.min() >= 0 and ids.max() < self.info.vocab):
             raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
@@ -124,33 +161,32 @@ class LLM:
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
         request = NewRequest(key, ids, params.max_tokens, sampling, time.perf_counter_ns())
         self._engine.submit(request)
-        open_[key] = _Open(ids, TextStream(self.tokenizer, params.stop))
+        self._open[key] = _Open(index, ids, TextStream(self.tokenizer, params.stop))
 
-    def _step(self, open_: dict[int, _Open]) -> None:
+    def _step(self) -> list[Piece]:
         events = self._engine.step()
         if events is None:  # a window is open; everything that will come has come, so nothing but time can close it
             wake_ns = self._engine.wake_ns
             assert wake_ns is not None, "requests are waiting and nothing will ever wake them"
             time.sleep(max(0, wake_ns - time.perf_counter_ns()) / 1e9)
-            return
-        start = 0
+            return []
+        pieces, start = [], 0
+        ends = {end.key: end for end in events.ends}
         for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
-            o, new = open_.get(key), events.tokens[start : start + count].tolist()
+            new, end = events.tokens[start : start + count].tolist(), ends.get(key)
             start += count
-            if o is None or o.end is not None or not new:
-                continue
-            o.pieces.append(o.stream.push(new))
-            o.token_ids += new
-            if o.stream.stopped is not None:
-                o.end = self._engine.abort(key)
-        for end in events.ends:
-            if (o := open_.get(end.key)) is not None and o.end is None:
-                o.end = end
+            if key in self._open and (new or end is not None):
+                pieces.append(self._piece(key, new, end))
+        return pieces
 
-
-def _result(o: _Open) -> Generation:
-    assert o.end is not None
-    stopped = o.stream.stopped is not None
-    text = "".join(o.pieces) + ("" if stopped else o.stream.flush())
-    ids = o.token_ids[: o.stream.num_tokens] if stopped else o.token_ids
-    return Generation(text, ids, o.prompt_ids.tolist(), "stop" if stopped else o.end.reason, o.end.timings)
+    def _piece(self, key: int, new: list[int], end: End | None) -> Piece:
+        o = self._open[key]
+        text, ids = o.push(new)
+        if end is None and o.stream.stopped is not None:
+            end = self._engine.abort(key)
+        if end is None:
+            return Piece(o.index, text, ids, None)
+        del self._open[key]
+        rest = o.stream.flush()
+        o.texts.append(rest)
+        return Piece(o.index, text + rest, ids, o.finish(end))
