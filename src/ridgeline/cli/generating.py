@@ -89,8 +89,9 @@ class Turns:
             self._out.flush()
 
     def _show(self, at: int) -> None:
-        self._out.write(("" if self._begun else self._prompts[at]) + self._waiting[at])
-        self._waiting[at], self._begun = "", True
+        text = ("" if self._begun else self._prompts[at]) + self._waiting[at]
+        self._waiting[at], self._begun = "", True  # first, as an interrupt may come out of the write
+        self._out.write(text)
 
     def _finish(self, end: Generation) -> None:
         self._out.write("\n")
