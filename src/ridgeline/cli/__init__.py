@@ -13,7 +13,7 @@ from collections.abc import Callable
 import typer
 
 from ridgeline import __version__
-from ridgeline.cli import generating, measuring, serving
+from ridgeline.cli import caching, generating, measuring, serving
 from ridgeline.core.errors import BadRequest, RidgelineError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(serving.serve)
 app.command()(generating.generate)
+app.command()(caching.cache)
 
 
 @app.command()

@@ -1,9 +1,11 @@
-"""The environment variables that Ridgeline reads; the names are the Hugging Face libraries' own."""
+"""The environment variables that Ridgeline reads: the Hugging Face libraries' own, and where its cache is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import platformdirs
 
 from ridgeline.hub.access import Access
 
@@ -17,3 +19,9 @@ def hub_access() -> Access:
         token=os.environ.get("HF_TOKEN") or None,
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
+
+
+def cache_dir() -> Path:
+    """The one folder for what is kept between runs and can be made again (docs/caches.md). It may not exist."""
+    named = os.environ.get("RIDGELINE_CACHE_DIR")
+    return Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("ridgeline", appauthor=False)

@@ -1,0 +1,46 @@
+"""The command that shows and empties Ridgeline's cache. Knows no kind of content: every entry can be made again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ridgeline.cli.environment import cache_dir
+from ridgeline.core.errors import ConfigError
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it, after a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show the folder where Ridgeline keeps what it can make again. Models lie in the Hugging Face cache instead."""
+    folder = cache_dir()
+    try:
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        print(folder)
+        for entry in entries:
+            print(f"  {_bytes_in(entry) / 1e6:10.1f} MB  {entry.name}")
+        if not entries:
+            print("  empty")
+        elif clear and (yes or typer.confirm("Delete all of it?")):
+            for entry in entries:
+                _delete(entry)
+            print("deleted")
+    except OSError as error:
+        raise ConfigError(f"{folder}: {error.strerror or error}; check its permissions") from error
+
+
+def _bytes_in(entry: Path) -> int:
+    files = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else [entry]
+    return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())
+
+
+def _delete(entry: Path) -> None:
+    """A link goes, never what it points to."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
