@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from ridgeline.core.types import End, Events, NewRequest, Plan, Sampling
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix, PrefixIndex
-from ridgeline.scheduler.policies import Choice, Continuous, Dynamic, OneAtATime, Policy, View
+from ridgeline.kv.nocache import NoCache
+from ridgeline.kv.prefix import HashPrefix, NoPrefix, PrefixIndex
+from ridgeline.scheduler.policies import Choice, Continuous, Dynamic, OneAtATime, Policy, PrefillFirst, Static, View
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.scripted import VOCABULARY, Accounting, Launched, ScriptedRunner, naive, padded, ragged
-from tests.tree_index import TreeIndex
 
 WINDOW_NS = 5
 
@@ -47,6 +47,8 @@ class Case:
     horizon: int
     depth: int
     spare: float
+    keeps: bool
+    chunked: bool
     shared: bool
     accounting: Accounting
     lazy: bool
@@ -54,10 +56,10 @@ class Case:
     crash_at: int | None
 
     def scheduler(self) -> Scheduler:
-        prefix: PrefixIndex = TreeIndex() if self.shared else NoPrefix()
+        prefix: PrefixIndex = HashPrefix() if self.shared else NoPrefix()
         sizes = {"num_blocks": self.num_blocks, "block_size": self.block_size}
-        ledger = Ledger(slots=self.slots, max_len=self.max_len, prefix=prefix, **sizes)
-        limits = SchedulerLimits(self.slots, self.max_len, self.budget, self.horizon, self.spare)
+        ledger = (Ledger if self.keeps else NoCache)(slots=self.slots, max_len=self.max_len, prefix=prefix, **sizes)
+        limits = SchedulerLimits(self.slots, self.max_len, self.budget, self.horizon, self.spare, self.chunked)
         return Scheduler(self.policy, ledger, limits)
 
     def runner(self) -> ScriptedRunner:
@@ -81,6 +83,7 @@ _REQUEST = st.tuples(
     st.sampled_from([0.0, 0.0, 1.0]),
     st.sampled_from([0, 0, 0, 1, 3, 9, 20]),  # arrival
     st.sampled_from([None, None, None, 1, 2, 5, 11, 25]),  # aborted so long after
+    st.sampled_from([None, None, "a", "b"]),  # cache_salt
 )
 
 
@@ -90,26 +93,31 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
     drawn = draw(st.lists(_REQUEST, min_size=1, max_size=8))
     requests: list[NewRequest] = []
     aborts: dict[int, int] = {}
-    for key, (reuse, tail, new, stops, least, temperature, arrival, patience) in enumerate(sorted(drawn, key=_arrival)):
+    for key, values in enumerate(sorted(drawn, key=_arrival)):
+        reuse, tail, new, stops, least, temperature, arrival, patience, salt = values
         sampling = Sampling(temperature=temperature, min_tokens=least, seed=key, stop_ids=stops)
         prompt = [byte % len(VOCABULARY) for byte in (tail if reuse > 24 else stem[:reuse] + tail)]
         if reuse > 24 and requests:
             turn = requests[-1]
             first = turn.prompt_ids.tolist()
             prompt = [*first, *naive(first, turn.max_tokens, turn.sampling), *prompt]
-        requests.append(NewRequest(key, np.array(prompt, np.int32), new, sampling, arrival))
+        requests.append(NewRequest(key, np.array(prompt, np.int32), new, sampling, arrival, cache_salt=salt))
         if patience is not None:
             aborts[key] = arrival + patience
     slots, block_size = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 3, 4, 8]))
     max_len = max(len(r.prompt_ids) + r.max_tokens for r in requests)
     max_batch = 1 if kind == "one" else draw(st.integers(1, slots))
-    policy: Policy
-    if kind == "continuous":
-        seed = draw(st.integers(0, 99))
-        policy = Continuous() if seed < 50 else AnyOrder(seed)
-    else:
-        policy = OneAtATime() if kind == "one" else Dynamic(WINDOW_NS, max_batch)
-    least_budget = slots if policy.divisible else max(slots, max_len)
+    seed = draw(st.integers(0, 99))
+    policy: Policy = {
+        "continuous": lambda: Continuous() if seed < 50 else AnyOrder(seed),
+        "prefill-first": PrefillFirst,
+        "static": lambda: Static(max_batch),
+        "dynamic": lambda: Dynamic(WINDOW_NS, max_batch),
+        "one": OneAtATime,
+    }[kind]()
+    keeps, chunked = draw(st.sampled_from([True, True, False])), draw(st.sampled_from([True, True, False]))
+    whole = not (policy.divisible and keeps and chunked)
+    least_budget = max(slots, max_len) if whole else slots
     return Case(
         requests=tuple(requests),
         aborts=aborts,
@@ -120,10 +128,12 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
         block_size=block_size,
         num_blocks=-(-max_len // block_size) + draw(st.sampled_from([0, 0, 1, 2, 4, 20])),
         budget=least_budget + draw(st.sampled_from([0, 1, 3, 40, 200])),
-        horizon=draw(st.sampled_from([1, 1, 2, 8])),
+        horizon=draw(st.sampled_from([1, 1, 2, 8])) if keeps else 1,
         depth=draw(st.integers(1, 3)),
         spare=draw(st.sampled_from([0, 0, 0.5])),
-        shared=draw(st.booleans()),
+        keeps=keeps,
+        chunked=chunked,
+        shared=keeps and draw(st.booleans()),
         accounting=draw(st.sampled_from([ragged, padded])),
         lazy=draw(st.booleans()),
         ghosts=draw(st.booleans()),
@@ -218,6 +228,9 @@ class Trial:
         self.seen["plans"] += 1
         self.seen["overlapped"] += bool(self.pending)
         self.seen["several iterations"] += plan.horizon > 1
+        self.seen["no cache"] += not case.keeps
+        whole = not (case.keeps and case.chunked and case.policy.divisible)
+        assert not whole or (plan.promise > 0).all(), "a sequence that is computed whole reaches its end"
         self.seen["chunks"] += int((plan.promise == 0).any())
         self.seen["hits"] += any(join.blocks for join in plan.joins)
 

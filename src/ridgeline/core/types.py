@@ -57,7 +57,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """A request on its way to the scheduler. `output_ids` is not empty when it resumes after a crash."""
+    """A request on its way to the scheduler. `output_ids` is not empty when it resumes after a crash.
+
+    cache_salt: it finds only prefixes in the cache that were computed under the same salt.
+    """
 
     key: int
     prompt_ids: Tokens
@@ -65,6 +68,7 @@ class NewRequest:
     sampling: Sampling
     arrival_ns: int
     output_ids: Tokens = field(default_factory=lambda: NO_TOKENS)
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """A batch that nobody joins once it runs (policies one and dynamic), as far as it has come.
+    """A batch that nobody joins once it runs (policies one, static and dynamic), as far as it has come.
 
     closed: why it started (`full`, `window`, `ready`: nothing was waited for). padded_length: its longest prompt.
     positions and padding as in Output, summed over its steps. kv_blocks: the most blocks it held.

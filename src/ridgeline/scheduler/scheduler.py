@@ -69,6 +69,16 @@ class Scheduler:
         return self._state.preemptions
 
     @property
+    def prefix_queried(self) -> int:
+        """Prompt tokens that were looked up in the prefix cache."""
+        return self._state.prefix_queried
+
+    @property
+    def prefix_hit(self) -> int:
+        """Prompt tokens that were found in it."""
+        return self._state.prefix_hit
+
+    @property
     def wake_ns(self) -> int | None:
         """When to plan again though nothing happens, after a plan() that returned None."""
         return self._planner.wake_ns
@@ -195,9 +205,14 @@ def _check_limits(policy: Policy, ledger: Ledger, limits: SchedulerLimits) -> No
             f"a step of {budget} tokens is too small for {slots} running requests, which decode together, one token "
             f"each; allow at least {slots} tokens a step or fewer requests"
         )
-    if not policy.divisible and budget < max_len:
+    if not limits.divides(policy, ledger) and budget < max_len:
         raise ConfigError(
-            f"a step of {budget} tokens is too small for a sequence of {max_len}, which this batching computes whole; "
+            f"a step of {budget} tokens is too small for a sequence of {max_len}, which is computed whole here; "
             f"allow at least {max_len} tokens a step or shorten the longest sequence"
+        )
+    if limits.horizon > 1 and not ledger.keeps:
+        raise ConfigError(
+            f"without a KV cache every iteration begins with the whole sequence: ask for a horizon of 1, "
+            f"not {limits.horizon}"
         )
     assert (ledger.slots, ledger.max_len) == (slots, max_len), "the ledger was made for other limits"
