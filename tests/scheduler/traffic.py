@@ -83,7 +83,7 @@ _REQUEST = st.tuples(
     st.sampled_from([0.0, 0.0, 1.0]),
     st.sampled_from([0, 0, 0, 1, 3, 9, 20]),  # arrival
     st.sampled_from([None, None, None, 1, 2, 5, 11, 25]),  # aborted so long after
-    st.sampled_from([None, None, "a", "b"]),  # cache_salt
+    st.sampled_from(["", "", "a", "b"]),  # cache_salt
 )
 
 
@@ -95,7 +95,10 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
     aborts: dict[int, int] = {}
     for key, values in enumerate(sorted(drawn, key=_arrival)):
         reuse, tail, new, stops, least, temperature, arrival, patience, salt = values
-        sampling = Sampling(temperature=temperature, min_tokens=least, seed=key, stop_ids=stops)
+        scored = None if tail[0] % 8 else 0
+        sampling = Sampling(
+            temperature=temperature, min_tokens=least, seed=key, stop_ids=stops, prompt_logprobs=scored
+        )
         prompt = [byte % len(VOCABULARY) for byte in (tail if reuse > 24 else stem[:reuse] + tail)]
         if reuse > 24 and requests:
             turn = requests[-1]
@@ -158,12 +161,15 @@ class Trial:
         self.ends: dict[int, End] = {}
         self.coming = deque(case.requests)
         self.submitted: set[int] = set()
+        self.salts = {id(request.prompt_ids): request.cache_salt for request in case.requests}
         self._start()
 
     def _start(self) -> None:
         self.scheduler, self.runner = self.case.scheduler(), self.case.runner()
         self.pending: deque[Launched] = deque()
         self.steps, self.rows = Counter[int](), Counter[int]()  # by key, since the start
+        self.seat_salts: dict[int, str] = {}  # by slot, and of whom each block was taken for
+        self.block_salts: dict[int, str] = {}
 
     def run(self) -> Counter[str]:
         crash_at = self.case.crash_at
@@ -232,7 +238,18 @@ class Trial:
         whole = not (case.keeps and case.chunked and case.policy.divisible)
         assert not whole or (plan.promise > 0).all(), "a sequence that is computed whole reaches its end"
         self.seen["chunks"] += int((plan.promise == 0).any())
-        self.seen["hits"] += any(join.blocks for join in plan.joins)
+        self._look_at_salts(plan)
+
+    def _look_at_salts(self, plan: Plan) -> None:
+        """What is found was computed under the same salt, and not for somebody who wants the prompt's scores."""
+        for join in plan.joins:
+            salt = self.seat_salts[join.slot] = self.salts[id(join.prompt_ids)]
+            assert {self.block_salts[block] for block in join.blocks} <= {salt}, "salts are kept apart"
+            assert join.sampling.prompt_logprobs is None or not join.blocks
+            self.seen["hits"] += bool(join.blocks)
+            self.seen["salted hits"] += bool(join.blocks and salt)
+        for slot, block in zip(plan.new_blocks[0].tolist(), plan.new_blocks[2].tolist(), strict=True):
+            self.block_salts[block] = self.seat_salts[slot]
 
     def _sink(self, events: Events) -> None:
         assert len(events.keys) == len(events.counts)

@@ -21,9 +21,14 @@ from ridgeline.core.errors import BadRequest
 Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 MAX_STOP_IDS = 64
 """Stop tokens of a request at most: the device compares every new token with all of them."""
+MAX_LOGIT_BIAS = 1024
+"""Tokens of a request with a bias at most."""
+MAX_LOGPROBS = 20
+"""Likeliest tokens that a request may ask for at each position."""
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -38,28 +43,44 @@ for _array in (NO_INTS, NO_TOKENS):
 class Sampling:
     """How the device chooses a request's next token.
 
-    temperature: 0 is greedy. top_k: 0 is off. top_p: 1 is off. min_tokens: stop ids cannot be chosen before that
-    many tokens are out. seed: 64 bits; position p of the request uses the uniform Philox(seed, p), so a result does
-    not depend on the batch, on preemption or on a restart.
+    Logits are changed in this order: repetition_penalty (1 is off; over prompt and output), presence_penalty and
+    frequency_penalty (0 is off; over the output), logit_bias ((token, addend) pairs), stop ids (min_tokens: they cannot
+    be chosen before that many tokens are out). Then temperature (0 is greedy), top_k (0 is off), top_p (1 is off) and
+    min_p (0 is off: tokens below that share of the likeliest one's probability are dropped).
+    seed: 64 bits; position p of the request uses the uniform Philox(seed, p), so a result does not depend on the batch,
+    on preemption or on a restart.
+    logprobs, prompt_logprobs: how many of the likeliest tokens to report at each position of the output or the prompt
+    beside the token itself; None: no log-probabilities. They are those of the model: log-softmax in float32 of the
+    logits before any change.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
     seed: int = 0
     stop_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.stop_ids) > MAX_STOP_IDS:
-            raise BadRequest(f"stop_token_ids: {len(self.stop_ids)} given, at most {MAX_STOP_IDS} are possible")
+            raise BadRequest(
+                f"stop_token_ids: {len(self.stop_ids)} with the model's own, at most {MAX_STOP_IDS} are possible",
+                param="stop_token_ids",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
     """A request on its way to the scheduler. `output_ids` is not empty when it resumes after a crash.
 
-    cache_salt: it finds only prefixes in the cache that were computed under the same salt.
+    cache_salt: the prefix cache shares blocks only between requests of the same salt.
     """
 
     key: int
@@ -68,7 +89,7 @@ class NewRequest:
     sampling: Sampling
     arrival_ns: int
     output_ids: Tokens = field(default_factory=lambda: NO_TOKENS)
-    cache_salt: str | None = None
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +132,31 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of consecutive tokens of one sequence, of its prompt or of its output, never of both.
+
+    owner: in an Output the row of the launch, in Events the request's key. first: position in the sequence of the
+    first token scored; a prompt that is recomputed after preemption is scored again. tokens, values: [n], the tokens
+    themselves. top_ids, top_values: [n, k], the k likeliest tokens, the likeliest first; where the token itself is
+    among them its value is the same number. k may exceed what this request asked for, never fall short of it.
+    """
+
+    owner: int
+    prompt: bool
+    first: int
+    tokens: Tokens
+    values: Floats
+    top_ids: Tokens
+    top_values: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What a launch made. counts: tokens made per row [rows]; tokens: [rows, widest], valid up to counts.
 
     finished: [rows], the row's last token is one of its stop ids. positions: token positions that the device really
-    processed, padding included; padding: how many of them were of no use to anybody.
+    processed, padding included; padding: how many of them were of no use to anybody. scores: for the rows that asked
+    for log-probabilities.
     """
 
     serial: int
@@ -124,6 +165,7 @@ class Output:
     finished: Bools
     positions: int
     padding: int
+    scores: tuple[Scores, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +222,14 @@ class Events:
     """What one commit made known, each token of each request exactly once.
 
     keys, counts: [rows]; tokens: [sum of counts], row after row; ends: requests that are over, their last tokens
-    included in the same Events.
+    included in the same Events. scores: of the tokens in the same Events, or of a part of a prompt.
     """
 
     keys: Ints
     counts: Ints
     tokens: Tokens
     ends: tuple[End, ...]
+    scores: tuple[Scores, ...] = ()
 
     @staticmethod
     def none() -> Events:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
-from ridgeline.core.types import End, NewRequest, Sampling, Tokens
+from ridgeline.core.types import End, NewRequest, Sampling, Scores, Tokens
 from ridgeline.engine.channel import Channel, Report
 from ridgeline.engine.messages import (
     Abort,
@@ -26,10 +26,11 @@ from ridgeline.engine.messages import (
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new of a request: token ids, and the End with the last of them."""
+    """What is new of a request: token ids, and the End with the last of them. scores: in order, if it asked for any."""
 
     tokens: list[int]
     end: End | None
+    scores: tuple[Scores, ...] = ()
 
 
 class Stream:
@@ -39,6 +40,7 @@ class Stream:
         self._client = client
         self.key = key
         self._tokens: list[int] = []
+        self._scores: list[Scores] = []
         self._end: End | None = None
         self._error: RidgelineError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -51,7 +53,9 @@ class Stream:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         tokens, self._tokens = self._tokens, []
-        return Delta(tokens, self._end)
+        scores = tuple(self._scores)
+        self._scores.clear()
+        return Delta(tokens, self._end, scores)
 
     def abort(self) -> None:
         """End the request within one step; its End comes as any other. Harmless when the request is over."""
@@ -81,7 +85,7 @@ class EngineClient:
         self._ready: asyncio.Future[EngineInfo] | None = None
         self._ended: asyncio.Future[Failed] | None = None
         self._report: Report | None = None
-        self.counters = Counters(0, 0, 0, 0, 0)
+        self.counters = Counters()
         self.failure: Failed | None = None
         self.last_step_ns = 0
 
@@ -101,12 +105,13 @@ class EngineClient:
         assert self._ended is not None, "start() comes first"
         return await asyncio.shield(self._ended)
 
-    def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling) -> Stream:
+    def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling, cache_salt: str = "") -> Stream:
         if self.failure is not None:
             raise EngineDied("the engine has ended; see the server's log")
         stream = Stream(self, next(self._keys))
         self._streams[stream.key] = stream
-        request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, time.perf_counter_ns())
+        now = time.perf_counter_ns()
+        request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
         self._channel.send(Submit.of(request))
         return stream
 
@@ -147,6 +152,9 @@ class EngineClient:
     def _deliver(self, step: Step) -> None:
         self.counters, self.last_step_ns = step.counters, time.perf_counter_ns()
         events, streams, start = step.events(), self._streams, 0
+        for scores in events.scores:
+            if (stream := streams.get(scores.owner)) is not None:
+                stream._scores.append(scores)
         tokens = events.tokens.tolist()
         for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
             if (stream := streams.get(key)) is not None and count:

@@ -71,7 +71,18 @@ class Engine:
 
     def counters(self) -> Counters:
         s = self.scheduler
-        return Counters(s.num_running, s.num_waiting, s.blocks_in_use, s.preemptions, s.dropped_tokens)
+        return Counters(
+            running=s.num_running,
+            waiting=s.num_waiting,
+            kv_blocks=s.blocks_in_use,
+            preemptions=s.preemptions,
+            dropped_tokens=s.dropped_tokens,
+            steps=s.steps,
+            positions=s.positions,
+            padding=s.padding,
+            prefix_queried=s.prefix_queried,
+            prefix_hit=s.prefix_hit,
+        )
 
     def _record(self, plan: Plan, output: Output, launched_ns: int, now: int) -> StepRecord:
         return StepRecord(

@@ -11,7 +11,7 @@ import sys
 import msgspec
 import numpy as np
 
-from ridgeline.core.types import End, Events, NewRequest, Sampling
+from ridgeline.core.types import End, Events, NewRequest, Sampling, Scores
 
 assert sys.byteorder == "little", "arrays are sent as they lie in memory; a big-endian machine needs a swap here"
 
@@ -25,6 +25,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
     max_tokens: int
     sampling: Sampling
     arrival_ns: int
+    cache_salt: str
 
     @staticmethod
     def of(request: NewRequest) -> Submit:
@@ -35,6 +36,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
             request.max_tokens,
             request.sampling,
             request.arrival_ns,
+            request.cache_salt,
         )
 
     def request(self) -> NewRequest:
@@ -45,6 +47,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", array_like=True):
             self.sampling,
             self.arrival_ns,
             np.frombuffer(self.output_ids, np.int32),
+            self.cache_salt,
         )
 
 
@@ -92,13 +95,22 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
 
 
 class Counters(msgspec.Struct, frozen=True, array_like=True):
-    """The scheduler's gauges after a step."""
+    """The scheduler after a step. running, waiting, kv_blocks: now; the rest: since the engine started.
 
-    running: int
-    waiting: int
-    kv_blocks: int
-    preemptions: int
-    dropped_tokens: int
+    positions, padding: token positions that the device processed, and how many of them were of no use. prefix_queried,
+    prefix_hit: prompt tokens looked up in the prefix cache, and found there.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    kv_blocks: int = 0
+    preemptions: int = 0
+    dropped_tokens: int = 0
+    steps: int = 0
+    positions: int = 0
+    padding: int = 0
+    prefix_queried: int = 0
+    prefix_hit: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
@@ -109,6 +121,43 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
     param: str | None
 
 
+class PackedScores(msgspec.Struct, frozen=True, array_like=True):
+    """Scores. tokens, top_ids: int32 bytes; values, top_values: float32 bytes."""
+
+    owner: int
+    prompt: bool
+    first: int
+    tokens: bytes
+    values: bytes
+    top_ids: bytes
+    top_values: bytes
+
+    @staticmethod
+    def of(scores: Scores) -> PackedScores:
+        return PackedScores(
+            scores.owner,
+            scores.prompt,
+            scores.first,
+            scores.tokens.astype(np.int32, copy=False).tobytes(),
+            scores.values.astype(np.float32, copy=False).tobytes(),
+            scores.top_ids.astype(np.int32, copy=False).tobytes(),
+            scores.top_values.astype(np.float32, copy=False).tobytes(),
+        )
+
+    def scores(self) -> Scores:
+        tokens = np.frombuffer(self.tokens, np.int32)
+        shape = (len(tokens), -1 if len(self.top_ids) else 0)
+        return Scores(
+            self.owner,
+            self.prompt,
+            self.first,
+            tokens,
+            np.frombuffer(self.values, np.float32),
+            np.frombuffer(self.top_ids, np.int32).reshape(shape),
+            np.frombuffer(self.top_values, np.float32).reshape(shape),
+        )
+
+
 class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
     """One commit's Events. keys: int64 bytes; counts, tokens: int32 bytes."""
 
@@ -116,6 +165,7 @@ class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
     counts: bytes
     tokens: bytes
     ends: tuple[End, ...]
+    scores: tuple[PackedScores, ...]
     counters: Counters
 
     @staticmethod
@@ -125,13 +175,15 @@ class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
             events.counts.astype(np.int32).tobytes(),
             events.tokens.tobytes(),
             events.ends,
+            tuple(map(PackedScores.of, events.scores)) if events.scores else (),
             counters,
         )
 
     def events(self) -> Events:
         keys = np.frombuffer(self.keys, np.int64)
         counts = np.frombuffer(self.counts, np.int32).astype(np.int64)
-        return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends)
+        scores = tuple(packed.scores() for packed in self.scores)
+        return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends, scores)
 
 
 In = Submit | Abort

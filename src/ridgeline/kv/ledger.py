@@ -10,7 +10,7 @@ import numpy as np
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Ints, Tokens
 from ridgeline.kv.pool import BlockPool
-from ridgeline.kv.prefix import Node, PrefixIndex, root
+from ridgeline.kv.prefix import Node, PrefixIndex
 
 NOTHING: Ints = np.empty((3, 0), np.int64)
 NOTHING.flags.writeable = False
@@ -42,7 +42,7 @@ class Ledger:
         self._room: Ints = np.zeros(slots, np.int64)  # blocks held times block_size: compared at every step
         self._index: Ints = np.arange(self._table.shape[1])
         self._published = [0] * slots
-        self._node: list[Node] = [0] * slots
+        self._node: list[Node] = [""] * slots
         self._limbo: deque[tuple[int, Ints]] = deque()  # (serial, blocks): references that end when it is collected
 
     @property
@@ -63,9 +63,9 @@ class Ledger:
         """Whether seat() ever finds anything."""
         return self._prefix.shares
 
-    def seat(self, slot: int, ids: Tokens, salt: str | None = None) -> Ints:
+    def seat(self, slot: int, ids: Tokens, salt: str = "") -> Ints:
         """The slot takes the blocks of the longest cached prefix of `ids`; returns them. Salts never share."""
-        found, self._node[slot] = self._prefix.match(root(salt), ids, self.block_size)
+        found, self._node[slot] = self._prefix.match(salt, ids, self.block_size)
         count = len(found)
         if count:
             self._pool.share(found)

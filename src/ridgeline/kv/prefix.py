@@ -10,12 +10,8 @@ import numpy as np
 from ridgeline.core.types import NO_INTS, Ints, Tokens
 
 Node = int | str
-"""A sequence of whole blocks from the start of a prompt; the empty one is `root(salt)`."""
-
-
-def root(salt: str | None) -> Node:
-    """Where a prompt begins. Prompts with different salts never meet."""
-    return 0 if salt is None else salt
+"""A sequence of whole blocks from the start of a prompt. The empty sequence is the prompt's salt, so prompts with
+different salts never meet."""
 
 
 class PrefixIndex(Protocol):

@@ -22,11 +22,12 @@ WARM_UP_DECODES = 3
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A plan in flight. makers: its rows that make a token. made: [3, makers] token, appended, is a stop id."""
+    """A plan in flight. makers: for each iteration the rows that may make a token in it. made: [3, sum of makers]
+    token, appended, is a stop id."""
 
     serial: int
     rows: int
-    makers: Ints
+    makers: list[Ints]
     made: Tensor
     positions: int
     padding: int
@@ -47,26 +48,45 @@ class Runner:
 
     @torch.inference_mode()
     def launch(self, plan: Plan) -> Launched:
-        assert plan.horizon == 1, "more than one iteration a launch is not built yet"
+        """All iterations of a plan, without waiting for the device between them.
+
+        A row that meets a stop token goes on to the end of the horizon: what it computes lies in its own blocks beyond
+        its end, and nobody reads it.
+        """
         self._tables.apply(plan)
-        batch = self._packing.pack(plan, self._tables)
-        logits = self._forward(batch)
-        makers = np.flatnonzero(plan.promise > 0)
-        slots = plan.rows[makers]
-        chosen = self._sampler(logits, slots)
-        (at,) = self.device.upload([slots])
-        appended, hit = self._tables.settle(at, chosen)
-        made = torch.stack((chosen, appended, hit))
-        return Launched(plan.serial, len(plan.rows), makers, made, batch.tokens.shape[0], batch.padding)
+        makers: list[Ints] = []
+        made: list[Tensor] = []
+        positions = padding = 0
+        for turn in range(plan.horizon):
+            part = plan if turn == 0 else _turn(plan, turn)
+            if not len(part.rows):
+                break
+            batch = self._packing.pack(part, self._tables)
+            logits = self._forward(batch)
+            slots = part.rows[part.promise > 0]
+            chosen = self._sampler(logits, slots)
+            (at,) = self.device.upload([slots])
+            appended, hit = self._tables.settle(at, chosen)
+            makers.append(np.flatnonzero(plan.promise > turn))
+            made.append(torch.stack((chosen, appended, hit)))
+            positions, padding = positions + batch.tokens.shape[0], padding + batch.padding
+        return Launched(plan.serial, len(plan.rows), makers, torch.cat(made, -1), positions, padding)
 
     def collect(self, launched: Launched) -> Output:
-        chosen, appended, hit = launched.made.cpu().numpy()
+        made = launched.made.cpu().numpy()
         counts = np.zeros(launched.rows, np.int64)
-        tokens = np.zeros((launched.rows, 1), np.int32)
+        tokens = np.zeros((launched.rows, len(launched.makers)), np.int32)
         finished = np.zeros(launched.rows, np.bool_)
-        makers = launched.makers
-        counts[makers], tokens[makers, 0], finished[makers] = appended, chosen, hit > 0
-        return Output(launched.serial, counts, tokens, finished, launched.positions, launched.padding)
+        first = wasted = 0
+        for turn, makers in enumerate(launched.makers):
+            chosen, appended, hit = made[:, first : first + len(makers)]
+            first += len(makers)
+            tokens[makers, turn] = chosen
+            counts[makers] += appended
+            finished[makers] |= hit > 0
+            wasted += int(len(makers) - appended.sum()) if turn else 0
+        padding = launched.padding + wasted
+        return Output(launched.serial, counts, tokens, finished, launched.positions, padding)
 
     def warm_up(self) -> None:
         """Run a prompt and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:
@@ -85,6 +105,14 @@ class Runner:
             start, count, joins = start + count, 1, ()
         self._tables.apply(_plan(0, 1, (), leaves=(0,)))
         self.device.synchronize()
+
+
+def _turn(plan: Plan, turn: int) -> Plan:
+    """A later iteration of a plan as a plan of its own: the rows that may still make a token, one token each."""
+    going = plan.promise > turn
+    starts = (plan.starts + plan.counts + turn - 1)[going]
+    ones = np.ones_like(starts)
+    return Plan(plan.serial, plan.rows[going], starts, ones, ones, (), (), NO_BLOCKS, seats=plan.seats)
 
 
 def _plan(start: int, count: int, joins: tuple[Join, ...], leaves: tuple[int, ...]) -> Plan:

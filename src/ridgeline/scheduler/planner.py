@@ -143,7 +143,8 @@ class Planner:
             making.refused = True
             return
         slot, ids = table.empty[-1], job.ids
-        found = ledger.seat(slot, ids, job.request.cache_salt)
+        looks = job.request.sampling.prompt_logprobs is None  # they need every position of the prompt computed
+        found = ledger.seat(slot, ids if looks else ids[:0], job.request.cache_salt)
         done = len(found) * ledger.block_size
         work = len(ids) - done
         count = self._cut(making, work)
@@ -158,7 +159,7 @@ class Planner:
         table.seat(job, slot, ids, done)
         if job.first_token_ns is None:
             state.silent[slot] = len(ids)
-        if job.admitted_ns is None and ledger.shares:
+        if job.admitted_ns is None and ledger.shares and looks:
             state.prefix_queried += len(job.request.prompt_ids)
             state.prefix_hit += min(done, len(job.request.prompt_ids))
         job.admit(now_ns, state.held_since_ns, done)

@@ -15,12 +15,15 @@ R11 A reference to a block ends when the newest plan made before its release has
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ridgeline.core.errors import BadRequest, ConfigError
-from ridgeline.core.types import End, Events, FinishReason, NewRequest, Output, Plan
+from ridgeline.core.types import End, Events, FinishReason, NewRequest, Output, Plan, Scores
 from ridgeline.kv.ledger import Ledger
 from ridgeline.scheduler.job import Job
+from ridgeline.scheduler.making import Flight
 from ridgeline.scheduler.planner import Planner, SchedulerLimits
 from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.queue import Fifo, Queue
@@ -33,7 +36,8 @@ __all__ = ["Scheduler", "SchedulerLimits"]
 class Scheduler:
     """submit and abort at any time; plan before a launch, commit after it is collected.
 
-    dropped_tokens: made by the device for requests that were over by then. positions, padding: sums over outputs.
+    dropped_tokens: made by the device for requests that were over by then. steps: launches committed; positions,
+    padding: sums over their outputs.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger, limits: SchedulerLimits, queue: Queue | None = None) -> None:
@@ -41,7 +45,7 @@ class Scheduler:
         self._limits = limits
         self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
         self._planner = Planner(policy, limits, self._state)
-        self.dropped_tokens = self.positions = self.padding = 0
+        self.dropped_tokens = self.steps = self.positions = self.padding = 0
 
     @property
     def num_running(self) -> int:
@@ -123,6 +127,7 @@ class Scheduler:
         state, table = self._state, self._state.table
         flight = state.flights.popleft()
         assert flight.serial == output.serial, "collected out of order"  # R1
+        self.steps += 1
         self.positions += output.positions
         self.padding += output.padding
         if flight.batch is not None:
@@ -146,12 +151,22 @@ class Scheduler:
             if slot in table.running:
                 state.publish(slot)
         keys = table.key[rows]
+        scores = self._scores(flight, output) if output.scores else ()
         over = (finished | (length >= table.limit[rows])).nonzero()[0].tolist()
         reasons: list[FinishReason] = ["stop" if finished[i] else "length" for i in over]
         left = [state.leave(int(rows[i])) for i in over]
         ends = tuple(self._end(job, reason, now_ns) for job, reason in zip(left, reasons, strict=True))
         state.ledger.collected(output.serial)
-        return Events(keys, counts, known, ends)
+        return Events(keys, counts, known, ends, scores)
+
+    def _scores(self, flight: Flight, output: Output) -> tuple[Scores, ...]:
+        """Log-probabilities by request instead of by row, without those of seatings that ended (R10)."""
+        table = self._state.table
+        return tuple(
+            replace(scores, owner=int(table.key[flight.rows[scores.owner]]))
+            for scores in output.scores
+            if table.seating[flight.rows[scores.owner]] == flight.seatings[scores.owner]
+        )
 
     def discard_flights(self) -> None:
         """Launches in flight will never be collected. Only when no request is left."""

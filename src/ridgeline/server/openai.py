@@ -57,7 +57,7 @@ def parse(body: bytes, defaults: SamplingParams) -> Ask:
     return Ask(
         model=values.get("model"),
         prompts=values["prompt"],
-        params=replace(defaults, **{name: values[name] for name in SAMPLING if name in values}),
+        params=replace(defaults, **{name: values[name] for name in SAMPLING if values.get(name) is not None}),
         max_tokens_given="max_tokens" in values,
         stream=stream,
         include_usage=values.get("stream_options", {}).get("include_usage", False),
