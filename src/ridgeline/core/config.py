@@ -106,7 +106,7 @@ class BatchingOptions:
         1,
         "Launches that the device may have before the first is collected: with 2 the next one is prepared while one "
         "computes, which hides the host's work behind the device's. A request that stops is then computed once more "
-        "for nothing. Default 1: on a CPU both do the same work, and on a GPU a gain must be measured first.",
+        "for nothing. On a CPU there is nothing to hide, because a launch returns when it is done.",
         low=1,
         high=3,
     )
