@@ -41,7 +41,10 @@ def test_the_classic_server_shows_its_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("serve", "--batching", "dynamik"), "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous"),
+        (
+            ("serve", "--batching", "dynamik"),
+            "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous",
+        ),
         (("serve", "--batching", "one", "--chunked-prefill"), "--batching one computes prompts whole"),
         (("serve", "--kv-cache", "none", "--prefix-cache"), "--prefix-cache needs a KV cache"),
         (("generate", "--prefix-cache", "--no-prefix-cache", "Hello"), "exclude each other"),

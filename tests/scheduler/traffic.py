@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,9 +97,7 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
     for key, values in enumerate(sorted(drawn, key=_arrival)):
         reuse, tail, new, stops, least, temperature, arrival, patience, salt = values
         scored = None if tail[0] % 8 else 0
-        sampling = Sampling(
-            temperature=temperature, min_tokens=least, seed=key, stop_ids=stops, prompt_logprobs=scored
-        )
+        sampling = Sampling(temperature=temperature, min_tokens=least, seed=key, stop_ids=stops, prompt_logprobs=scored)
         prompt = [byte % len(VOCABULARY) for byte in (tail if reuse > 24 else stem[:reuse] + tail)]
         if reuse > 24 and requests:
             turn = requests[-1]
@@ -111,13 +110,14 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
     max_len = max(len(r.prompt_ids) + r.max_tokens for r in requests)
     max_batch = 1 if kind == "one" else draw(st.integers(1, slots))
     seed = draw(st.integers(0, 99))
-    policy: Policy = {
+    policies: dict[str, Callable[[], Policy]] = {
         "continuous": lambda: Continuous() if seed < 50 else AnyOrder(seed),
         "prefill-first": PrefillFirst,
         "static": lambda: Static(max_batch),
         "dynamic": lambda: Dynamic(WINDOW_NS, max_batch),
         "one": OneAtATime,
-    }[kind]()
+    }
+    policy = policies[kind]()
     keeps, chunked = draw(st.sampled_from([True, True, False])), draw(st.sampled_from([True, True, False]))
     whole = not (policy.divisible and keeps and chunked)
     least_budget = max(slots, max_len) if whole else slots
