@@ -48,13 +48,14 @@ def covering() -> Iterator[Row]:
         for switch, values in SWITCHES.items():
             if switch not in row:
                 row[switch] = max(
-                    (value for value in values if not _excluded(row | {switch: value})),
-                    key=lambda value: sum(pair <= set((row | {switch: value}).items()) for pair in left),  # noqa: B023
+                    (value for value in values if not excluded(row | {switch: value})),
+                    key=lambda value: sum(pair <= set((row | {switch: value}).items()) for pair in left),
                 )
         inside = set(row.items())
         left = [pair for pair in left if not pair <= inside]
         yield {switch: row[switch] for switch in SWITCHES}
 
 
-def _excluded(row: Row) -> bool:
+def excluded(row: Row) -> bool:
+    """Whether it has an impossible pair in it."""
     return any(pair <= set(row.items()) for pair in IMPOSSIBLE)
