@@ -6,10 +6,10 @@
 
 transformers reads prompt and output at once, and every token of ours must be what its logits give at that place: the
 largest for a greedy request, and for one that samples the token in whose part of the distribution the request's uniform
-number falls. By induction that is decoding alone and without a cache. Where the two best logits lie within 1e-4 of each
-other, or the number within 1e-5 of the token's edge, rounding may decide: such ties are counted, and so are those in which
-it decided otherwise than for transformers. The outputs of all configurations must also equal those of the first, but for
-requests in which the two part at a tie.
+number falls. By induction that is decoding alone and without a cache. Where the two best logits lie within 1e-4 of
+each other, or the number within 1e-5 of the token's edge, rounding may decide: such ties are counted, and so are those
+that it decided otherwise than for transformers. The outputs of all configurations must also equal those of the first,
+but for requests in which the two part at a tie.
 
 Each configuration is run with plenty of memory for the KV cache, and with so little that requests must give way.
 """
@@ -226,8 +226,11 @@ def check(reference: GPT2LMHeadModel, folder: Path, case: Case, which: Sequence[
         parted = sum(differ(*both) for both in zip(first, answers, strict=True))
         counters, ties = llm.counters, sum(len(answer.tied) for answer in answers)
         others = sum(len(answer.other) for answer in answers)
-        print(f"{switch.name}: {sum(len(a.tokens) for a in answers)} tokens, {ties} ties ({others} otherwise), "
-              f"{wrong} wrong, {parted} parted, {counters.preemptions} preemptions, {counters.prefix_hit} prompt tokens found", flush=True)  # fmt: skip
+        print(
+            f"{switch.name}: {sum(len(answer.tokens) for answer in answers)} tokens, {ties} ties ({others} otherwise), "
+            f"{wrong} wrong, {parted} parted, {counters.preemptions} preemptions, {counters.prefix_hit} found",
+            flush=True,
+        )
         for defect, what in (
             (wrong, f"{wrong} tokens differ from transformers'"),
             (parted, f"{parted} outputs differ from the first configuration's without a tie"),

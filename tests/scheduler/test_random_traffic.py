@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.scheduler.traffic import Case, Trial, cases
+from tests.scheduler.cases import Case, cases
+from tests.scheduler.traffic import Trial
 
 COMMON = (
     "plans",
