@@ -58,6 +58,7 @@ def _parameters(part: str, preset: Mapping[str, Any]) -> list[inspect.Parameter]
         kind: Any = kind_of(section, f.name)
         text = f.metadata["help"] + (f" Default: {default}." if default is not None and kind is not bool else "")
         if kind is bool:
+            text += " Here: off." if f.name in preset and not default else ""
             text += "" if default is False else f" Off: --no-{flag[2:]}."
             made.append(_parameter(f.name, kind, flag, text, part, metavar=None))
             # A parameter of its own, because "--x/--no-x" in one takes half of a narrow help page.
