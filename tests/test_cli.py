@@ -41,7 +41,13 @@ def test_the_classic_server_shows_its_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("serve", "--batching", "dynamik"), "--batching: 'dynamik' is not one of one, dynamic, continuous"),
+        (
+            ("serve", "--batching", "dynamik"),
+            "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous",
+        ),
+        (("serve", "--batching", "one", "--chunked-prefill"), "--batching one computes prompts whole"),
+        (("serve", "--kv-cache", "none", "--prefix-cache"), "--prefix-cache needs a KV cache"),
+        (("generate", "--prefix-cache", "--no-prefix-cache", "Hello"), "exclude each other"),
         (("serve", "--port", "70000"), "--port: 70000 is out of range"),
         (("serve", "--model", "demo", "--random-weights", "gpt2"), "exclude each other"),
         (("serve", "--kv-memory", "much", "--model", "demo"), "'much' is not a size"),
