@@ -14,18 +14,27 @@ def greedy(logits: Tensor) -> Tensor:
     return torch.argmax(logits, -1)
 
 
-def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
+def sample(
+    logits: Tensor, temperature: Tensor, uniforms: Tensor, top_k: Tensor | None = None, top_p: Tensor | None = None,
+    min_p: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """logits: [rows, vocab]; the rest [rows], temperature above 0, uniforms in (0, 1) and float64. Tokens [rows].
 
-    top_k cuts first (0 is off), then top_p among what is left (1 is off); what ties with the last one kept is kept.
-    Then by inverse distribution function in the order of token ids. The sums are float64: rounding in them moves a
-    boundary by 1e-16, so results agree between devices and batches wherever the logits do.
+    top_k cuts first (0 is off), then top_p among what is left (1 is off), then min_p: what has less than that share of
+    the likeliest one's weight (0 is off; Nguyen et al. 2024). What ties with the last one kept is kept. None: off for
+    all rows. Then by inverse distribution function in the order of token ids. The sums are float64: rounding in them
+    moves a boundary by 1e-16, so results agree between devices and batches wherever the logits do.
     """
     wide = logits.to(torch.float32)
     wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
     weights = torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
-    weights = _keep_top_k(weights, top_k)
-    weights = _keep_top_p(weights, top_p)
+    if top_k is not None:
+        weights = _keep_top_k(weights, top_k)
+    if top_p is not None:
+        weights = _keep_top_p(weights, top_p)
+    if min_p is not None:
+        floor = weights.amax(-1, keepdim=True) * min_p.to(weights.dtype)[:, None]
+        weights = torch.where(weights >= floor, weights, 0.0)
     reached = weights.cumsum(-1, dtype=torch.float64)
     target = uniforms[:, None] * reached[:, -1:]
     chosen = torch.searchsorted(reached, target, right=True)[:, 0]
