@@ -26,7 +26,7 @@ def arguments(op: Op, shape: tuple[int, ...], weight_dtype: torch.dtype) -> tupl
         rows, d_in, d_out = shape
         return normal(rows, d_in), (normal(d_out, d_in) / d_in**0.5).to(weight_dtype), normal(d_out)
     if op.name in ("penalize", "add_bias", "score"):
-        return (normal(*shape) * 3, *_beside_logits(op.name, *shape, generator))
+        return (normal(*shape) * 3, *_beside_logits(op.name, shape[0], shape[1], generator))
     return (normal(*shape) * 3,)
 
 
