@@ -94,6 +94,17 @@ def test_a_prompt_computed_again_is_scored_again_and_its_output_is_not() -> None
     assert (then.prompt, then.first, then.tokens.tolist()) == (False, len(prompt) + 4, [made[4]])
 
 
+def test_a_prompt_computed_at_every_step_is_scored_once() -> None:
+    """Without a cache a row starts anew each time."""
+    driver = Driver(make_runner(MODEL))
+    driver.join(0, list(range(10)), 20, Sampling(prompt_logprobs=0))
+    tokens = []
+    for count in (4, 8, 10, 11):
+        driver.computed[0] = 0
+        tokens += [part.tokens.tolist() for part in driver.step({0: count}).scores]
+    assert tokens == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
+
+
 def test_a_prompt_of_one_token_has_nothing_to_score() -> None:
     driver = Driver(make_runner(MODEL))
     driver.join(0, [5], 9, Sampling(prompt_logprobs=1))

@@ -15,7 +15,7 @@ NOT_ASKED = -1
 class Asks:
     """Arrays over slots. draws: temperature above 0; cuts_k, cuts_p, cuts_min_p: and which cuts it makes. penalizes,
     biases, forbids: which changes its logits need; changes: any of them. logprobs, prompt_logprobs: likeliest tokens to
-    report, or NOT_ASKED. prompts: length of the prompt."""
+    report, or NOT_ASKED. prompts: length of the prompt; scored: positions of it whose successors were scored."""
 
     def __init__(self, slots: int) -> None:
         self.draws, self.cuts_k, self.cuts_p, self.cuts_min_p = _flags(slots, 4)
@@ -23,6 +23,7 @@ class Asks:
         self.logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompt_logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompts: Ints = np.zeros(slots, np.int64)
+        self.scored: Ints = np.zeros(slots, np.int64)
 
     def join(self, join: Join) -> None:
         slot, asked = join.slot, join.sampling
@@ -35,7 +36,7 @@ class Asks:
         self.changes[slot] = self.penalizes[slot] or self.biases[slot] or self.forbids[slot]
         self.logprobs[slot] = NOT_ASKED if asked.logprobs is None else asked.logprobs
         self.prompt_logprobs[slot] = NOT_ASKED if asked.prompt_logprobs is None else asked.prompt_logprobs
-        self.prompts[slot] = len(join.prompt_ids)
+        self.prompts[slot], self.scored[slot] = len(join.prompt_ids), 0
 
 
 def _flags(slots: int, count: int) -> tuple[Bools, ...]:

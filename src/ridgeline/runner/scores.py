@@ -70,24 +70,30 @@ class Scoring:
         self._prompt: Words | None = None
 
     def prompt(self, batch: Batch, hidden: Tensor) -> None:
-        """Score the prompts' tokens that follow the positions of this launch. hidden: [N, d_model]."""
-        plan, tables = self._plan, self._tables
-        asked = tables.asks.prompt_logprobs[plan.rows]
+        """Score the prompts' tokens that follow the positions of this launch. hidden: [N, d_model].
+
+        Once while a request sits in its slot, though without a cache all positions are computed at every step.
+        """
+        plan, tables, asks = self._plan, self._tables, self._tables.asks
+        asked = asks.prompt_logprobs[plan.rows]
+        begins = np.maximum(plan.starts, asks.scored[plan.rows])
         # The last token of a prompt is followed by output, and the first follows nothing.
-        ends = np.minimum(plan.starts + plan.counts, tables.asks.prompts[plan.rows] - 1)
-        counts = np.where(asked > NOT_ASKED, np.maximum(ends - plan.starts, 0), 0)
+        ends = np.minimum(plan.starts + plan.counts, asks.prompts[plan.rows] - 1)
+        counts = np.where(asked > NOT_ASKED, np.maximum(ends - begins, 0), 0)
         if not counts.any():
             return
+        asks.scored[plan.rows] = begins + counts
         owners = np.repeat(np.arange(len(counts)), counts)
         offsets = np.arange(len(owners)) - np.repeat(counts.cumsum() - counts, counts)
-        places = batch.query_starts[owners] + offsets
-        at, slots, positions = tables.device.upload([places, plan.rows[owners], plan.starts[owners] + offsets + 1])
-        tokens = tables.tokens[slots, positions].to(torch.int64)
+        positions = begins[owners] + offsets
+        places = batch.query_starts[owners] + positions - plan.starts[owners]
+        at, slots, following = tables.device.upload([places, plan.rows[owners], positions + 1])
+        tokens = tables.tokens[slots, following].to(torch.int64)
         words = [
             _scored(self._to_logits(hidden[at[piece]]), tokens[piece], int(asked.max()))
             for piece in _pieces(len(owners))
         ]
-        self._prompt = Words(True, owners, plan.starts + 1, tables.device.download(torch.cat(words)))
+        self._prompt = Words(True, owners, begins + 1, tables.device.download(torch.cat(words)))
 
     def made(self, rows: Ints, logits: Tensor, chosen: Tensor) -> None:
         """Score what an iteration chose. rows: of the launch, on the host; logits: [rows, vocab]; chosen: [rows]."""
