@@ -63,7 +63,8 @@ def test_ids_that_the_model_does_not_have_are_refused_by_name(name: str) -> None
 def test_the_device_gets_every_wish() -> None:
     params = SamplingParams(
         temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.2,
-        frequency_penalty=0.3, logit_bias={7: 2.0}, min_tokens=2, stop_token_ids=(4, 0), logprobs=1, prompt_logprobs=2,
+        frequency_penalty=0.3, logit_bias=((7, 2.0),), min_tokens=2, stop_token_ids=(4, 0), logprobs=1,
+        prompt_logprobs=2,
     )  # fmt: skip
     assert params.for_device(seed=9, eos_ids=(0, 5)) == Sampling(
         temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.1, presence_penalty=0.2,

@@ -13,12 +13,13 @@ NOT_ASKED = -1
 
 
 class Asks:
-    """Arrays over slots. draws: temperature above 0; cuts_k, cuts_p, cuts_min_p: and which cuts it makes. penalizes,
+    """Arrays over slots. draws: temperature above 0; top_k, and cuts_p, cuts_min_p: and which cuts it makes. penalizes,
     biases, forbids: which changes its logits need; changes: any of them. logprobs, prompt_logprobs: likeliest tokens to
     report, or NOT_ASKED. prompts: length of the prompt; scored: positions of it whose successors were scored."""
 
     def __init__(self, slots: int) -> None:
-        self.draws, self.cuts_k, self.cuts_p, self.cuts_min_p = _flags(slots, 4)
+        self.draws, self.cuts_p, self.cuts_min_p = _flags(slots, 3)
+        self.top_k: Ints = np.zeros(slots, np.int64)
         self.penalizes, self.biases, self.forbids, self.changes = _flags(slots, 4)
         self.logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompt_logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
@@ -28,7 +29,7 @@ class Asks:
     def join(self, join: Join) -> None:
         slot, asked = join.slot, join.sampling
         self.draws[slot] = asked.temperature > 0
-        self.cuts_k[slot], self.cuts_p[slot], self.cuts_min_p[slot] = asked.top_k > 0, asked.top_p < 1, asked.min_p > 0
+        self.top_k[slot], self.cuts_p[slot], self.cuts_min_p[slot] = asked.top_k, asked.top_p < 1, asked.min_p > 0
         penalties = asked.repetition_penalty, asked.presence_penalty, asked.frequency_penalty
         self.penalizes[slot] = penalties != (1, 0, 0)
         self.biases[slot] = bool(asked.logit_bias)

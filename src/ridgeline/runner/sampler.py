@@ -69,13 +69,16 @@ class Sampler:
         tables, asks = self._tables, self._tables.asks
         (row_slots,) = tables.device.upload([slots])
         at = tables.lengths[row_slots].clamp(max=tables.sizes.max_len - 1)
+        top_k = asks.top_k[slots]
+        widest = int(np.where(top_k < logits.shape[-1], top_k, 0).max())
         return sample(
             logits,
             tables.temperature[row_slots],
             tables.uniforms[row_slots, at],
-            tables.top_k[row_slots] if asks.cuts_k[slots].any() else None,
+            tables.top_k[row_slots] if widest else None,
             tables.top_p[row_slots] if asks.cuts_p[slots].any() else None,
             tables.min_p[row_slots] if asks.cuts_min_p[slots].any() else None,
+            widest=widest,
         )
 
 
