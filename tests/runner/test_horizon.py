@@ -56,7 +56,8 @@ def test_a_request_that_comes_back_goes_on_as_it_would_have(request_index: int) 
     """Penalties, biases and the seed see prompt and output apart, whether a token was made here or brought along."""
     prompt, asked, solo = PROMPTS[request_index], ASKED[request_index], SOLO[request_index]
     driver = Driver(make_runner(MODEL))
-    driver.join(3, PROMPTS[0], 40, Sampling(temperature=1.0, frequency_penalty=2.0, logit_bias=((1, 100.0),)))
+    many = tuple((token, 50.0) for token in range(60, 70))
+    driver.join(3, PROMPTS[0], 40, Sampling(temperature=1.0, frequency_penalty=2.0, logit_bias=many))
     driver.step(driver.work(), horizon=4)
     driver.leave(3)  # what it asked for must not stay in the slot
     driver.join(3, prompt, len(prompt) + NEW, asked, output=solo[:2])
