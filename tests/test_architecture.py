@@ -44,7 +44,7 @@ LIBRARIES = {
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
-    "bench": {"aiohttp", "rich"},
+    "bench": {"aiohttp", "msgspec", "rich"},
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},

@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(serving.serve)
 app.command()(generating.generate)
+app.add_typer(measuring.bench, name="bench")
 
 
 @app.command()

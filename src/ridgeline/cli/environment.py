@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads; the names are the Hugging Face libraries' own."""
+"""The environment variables that Ridgeline reads; the names are the Hugging Face libraries' and OpenAI's own."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def hub_access() -> Access:
         token=os.environ.get("HF_TOKEN") or None,
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
+
+
+def api_key() -> str | None:
+    """The key that clients of OpenAI's interface send."""
+    return os.environ.get("OPENAI_API_KEY") or None
