@@ -1,4 +1,4 @@
-"""Experiments: the three trade-offs of batching, each a list of rows. Starts servers one after the other; draws nothing.
+"""Experiments: the three trade-offs of batching, each a list of rows. Starts servers in turn; draws nothing.
 
 Rows are plain mappings, so that what is measured, written to the run file and drawn is one thing.
 """
@@ -30,10 +30,11 @@ LINES_TOLD = 5
 # A server that answers less than this part of what is offered is full; higher rates would only lengthen its queue.
 FULL_SHARE = 0.8
 ALONE_REQUESTS = 8
-MIXED = Workload(kind="uniform", input_len=Lengths(16, 64), output_len=Lengths(8, 32))
 PADDING_LIMIT, PADDING_WINDOW_MS, PADDING_NEW = 8, 50, 8
 MEMORY_LEN, MEMORY_IN, MEMORY_NEW = 256, 224, 24
-BYTE_VALUES = 256  # every vocabulary has as many ids
+# Token ids, because their number is exact; every vocabulary has as many as a byte has values.
+IDS = Workload(kind="uniform", prompt_kind="ids", vocab=256)
+MIXED = replace(IDS, input_len=Lengths(16, 64), output_len=Lengths(8, 32))
 
 
 class Interrupted(Exception):
@@ -63,20 +64,18 @@ class Bench:
             url=url, workload=workload, extra_body={"timings": True}, seed=self.seed, timeout_s=120.0, **load
         )  # fmt: skip
 
-    def meet(self, served: Served, workload: Workload, results: Results) -> tuple[Target, float]:
-        """Ready and warm; and its tokens a word."""
+    def meet(self, served: Served, order: Order, results: Results) -> Target:
+        """Ready, and warm where the order says so."""
         session = Session()
         try:
-            targets = prepare(
-                self.order(served.url, workload, concurrency=4, num_requests=1), session, Console(quiet=True)
-            )
+            targets = prepare(order, session, Console(quiet=True))
         except Unavailable as error:
             raise Unavailable(f"{error}: {' / '.join(served.lines[-LINES_TOLD:])}") from error
         results.model = session.models[0]
-        return targets[0], session.tokens_per_word
+        return targets[0]
 
-    def send(self, order: Order, target: Target, tokens_per_word: float) -> Load:
-        load = send(Share(order, target, order.seed, tokens_per_word), lambda _ended: None)
+    def send(self, order: Order, target: Target) -> Load:
+        load = send(Share(order, target, order.seed, tokens_per_word=1.0), lambda _ended: None)
         if load.interrupted:
             raise Interrupted
         return load
@@ -88,10 +87,10 @@ def latency(bench: Bench, grid: Grid, results: Results) -> None:
     for setting in grid.settings:
         bench.show(f"latency: {setting.name}", 0)
         with serving([*bench.model_flags, *setting.flags]) as served:
-            target, ratio = bench.meet(served, MIXED, results)
+            probe = bench.order(served.url, MIXED, concurrency=1, num_requests=ALONE_REQUESTS)
+            target = bench.meet(served, probe, results)
             if setting.batching == ALONE:
-                probe = bench.order(served.url, MIXED, concurrency=1, num_requests=ALONE_REQUESTS)
-                found = measure(bench.send(probe, target, ratio).outcomes)
+                found = measure(bench.send(probe, target).outcomes)
                 if found is None or not found.requests_per_s:
                     raise Unavailable("no request was answered: the rates cannot be set")
                 alone_per_s = found.requests_per_s
@@ -99,7 +98,7 @@ def latency(bench: Bench, grid: Grid, results: Results) -> None:
                 rate = part * alone_per_s
                 many = max(4, round(rate * grid.load_s))
                 order = bench.order(served.url, MIXED, request_rate=rate, num_requests=many)
-                row = latency_row(setting, rate, bench.send(order, target, ratio))
+                row = latency_row(setting, rate, bench.send(order, target))
                 results.latency.append(row)
                 if row["is_full"]:
                     bench.show(f"latency: {setting.name}", len(grid.rates) - done + 1)
@@ -138,14 +137,12 @@ def padding(bench: Bench, grid: Grid, results: Results) -> None:
     bench.show("padding", 0)
     flags = [*Setting(WINDOWED, PADDING_WINDOW_MS, PADDING_LIMIT).flags, "--packing", "padded"]
     with serving([*bench.model_flags, *flags]) as served:
-        workload = Workload(kind="uniform", output_len=Lengths(PADDING_NEW, PADDING_NEW))
-        target, ratio = bench.meet(served, workload, results)
+        workload = replace(IDS, output_len=Lengths(PADDING_NEW, PADDING_NEW))
+        load = {"concurrency": PADDING_LIMIT, "num_requests": grid.padding_requests}
+        target = bench.meet(served, bench.order(served.url, workload, **load), results)
         for low, high in grid.spreads:
-            order = bench.order(
-                served.url, replace(workload, input_len=Lengths(low, high)), concurrency=PADDING_LIMIT,
-                num_requests=grid.padding_requests,
-            )  # fmt: skip
-            results.padding.append(padding_row(low, high, bench.send(order, target, ratio)))
+            order = bench.order(served.url, replace(workload, input_len=Lengths(low, high)), **load)
+            results.padding.append(padding_row(low, high, bench.send(order, target)))
             bench.show(f"padding: prompts of {low} to {high} tokens", 1)
 
 
@@ -172,10 +169,7 @@ def padding_row(low: int, high: int, load: Load) -> Row:
 
 def memory(bench: Bench, grid: Grid, results: Results) -> None:
     """What the server's processes hold once a batch of the size it was planned for has run, against the plan."""
-    workload = Workload(
-        kind="fixed", input_len=Lengths(MEMORY_IN, MEMORY_IN), output_len=Lengths(MEMORY_NEW, MEMORY_NEW),
-        prompt_kind="ids", vocab=BYTE_VALUES,
-    )  # fmt: skip
+    workload = replace(IDS, input_len=Lengths(MEMORY_IN, MEMORY_IN), output_len=Lengths(MEMORY_NEW, MEMORY_NEW))
     for batch in grid.batches:
         bench.show(f"memory: {batch} at once", 0)
         flags = ["--batching", "continuous", "--max-num-seqs", str(batch), "--max-model-len", str(MEMORY_LEN)]
@@ -183,10 +177,9 @@ def memory(bench: Bench, grid: Grid, results: Results) -> None:
             order = replace(
                 bench.order(served.url, workload, concurrency=batch, num_requests=batch), warmup_requests=0
             )  # fmt: skip
-            session = Session()
-            target = prepare(order, session, Console(quiet=True))[0]
+            target = bench.meet(served, order, results)
             ready = resident_bytes(served.pid)
-            load = bench.send(order, target, 1.0)
+            load = bench.send(order, target)
             m, planned = measure(load.outcomes), served.planned
             if planned is None:
                 raise ConfigError("the server announced no memory plan")

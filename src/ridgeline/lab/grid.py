@@ -33,9 +33,9 @@ class Setting:
     def name(self) -> str:
         parts = [self.batching]
         if self.window_ms is not None:
-            parts.append(f"window {self.window_ms} ms")
+            parts.append(f"{self.window_ms} ms")
         if self.limit is not None:
-            parts.append(f"at most {self.limit}")
+            parts.append(f"max {self.limit}")
         return ", ".join(parts)
 
 

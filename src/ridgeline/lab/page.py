@@ -40,7 +40,7 @@ function paint() {
       tickcolor: colour("--line")};
     const layout = {...figure.layout, font: {...figure.layout.font, color: colour("--text")},
       xaxis: {...figure.layout.xaxis, ...axis}, yaxis: {...figure.layout.yaxis, ...axis}};
-    Plotly.react(key, figure.data, layout, {responsive: true, displaylogo: false});
+    Plotly.react(key, figure.data, layout, {responsive: true, displayModeBar: false});
   }
 }
 paint();

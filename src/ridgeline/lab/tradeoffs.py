@@ -83,9 +83,10 @@ def print_views(console: Console, document: dict[str, Any]) -> None:
             continue
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=view.title, title_justify="left")
         for i, column in enumerate(view.columns):
-            table.add_column(column.heading, justify="left" if i == 0 else "right")
+            table.add_column(column.heading, justify="left" if i == 0 else "right", no_wrap=i == 0)
         for row in rows:
             table.add_row(*(column.show(row) for column in view.columns))
         console.print(table, highlight=False)
+        console.print()
         console.print(view.reading(rows), highlight=False)
         console.print()

@@ -114,7 +114,8 @@ def _memory_reading(rows: Sequence[Row]) -> str:
     planned = _planned(last) - _planned(first)
     measured = last["loaded_bytes"] - first["loaded_bytes"]
     if planned <= 0:
-        return f"{first['batch']} at once: planned {human_bytes(_planned(first))}; measured {human_bytes(first['loaded_bytes'])}."
+        planned_once, measured_once = human_bytes(_planned(first)), human_bytes(first["loaded_bytes"])
+        return f"{first['batch']} at once: planned {planned_once}; measured {measured_once}."
     sign = "grew" if measured >= 0 else "shrank"
     return (
         f"From {first['batch']} to {last['batch']} at once the plan grows by {human_bytes(planned)}, of which "
@@ -129,8 +130,8 @@ def _planned(row: Row) -> int:
 
 _LATENCY = (
     Column("setting", lambda r: str(r["setting"])),
-    Column("offered requests/s", _number("rate_per_s", 1)),
-    Column("answered requests/s", _number("requests_per_s", 1)),
+    Column("offered req/s", _number("rate_per_s", 1)),
+    Column("answered req/s", _number("requests_per_s", 1)),
     Column("tokens/s", _number("tokens_per_s", 0)),
     Column("TTFT p50 ms", _number("ttft_p50_ms", 0)),
     Column("TPOT p50 ms", _number("tpot_p50_ms", 1)),
@@ -147,7 +148,7 @@ VIEWS = (
         _LATENCY,
         _policy_rows,
         _policy_reading,
-        lambda rows: figures.latency(rows, _policy_label),
+        lambda rows: figures.latency(rows, lambda r: str(r["setting"])),
     ),
     View(
         "windows",
@@ -156,21 +157,21 @@ VIEWS = (
         _LATENCY,
         _window_rows,
         _window_reading,
-        lambda rows: figures.latency(rows, lambda r: f"{r['window_ms']} ms, at most {r['limit']}"),
+        lambda rows: figures.latency(rows, lambda r: f"{r['window_ms']} ms, max {r['limit']}"),
     ),
     View(
         "padding",
         "Padding waste against the spread of prompt lengths",
         "Rows of a padded batch are all as long as the longest. Dynamic batching, padded packing.",
         (
-            Column("prompt tokens asked for", lambda r: f"{r['asked_low']} to {r['asked_high']}"),
+            Column("prompt tokens", lambda r: f"{r['asked_low']} to {r['asked_high']}"),
             Column("mean", _number("prompt_mean", 1)),
             Column("deviation", _number("prompt_deviation", 1)),
             Column("batches", _number("batches", 0)),
             Column("rows a batch", _number("rows_a_batch", 1)),
             Column("positions", _number("positions", 0)),
             Column("padding", _number("padding", 0)),
-            Column("wasted of 100", lambda r: f"{r['wasted'] * 100:.1f}"),
+            Column("wasted %", lambda r: f"{r['wasted'] * 100:.1f}"),
         ),
         lambda results: list(results["padding"]),
         _padding_reading,
@@ -183,23 +184,19 @@ VIEWS = (
         "Measured is the resident memory of its processes, the program and its libraries included.",
         (
             Column("at once", _number("batch", 0)),
-            Column("weights planned", _size("weights_bytes")),
-            Column("workspace planned", _size("workspace_bytes")),
-            Column("KV cache planned", _size("kv_bytes")),
-            Column("measured when ready", _size("ready_bytes")),
-            Column("measured after the batch", _size("loaded_bytes")),
+            Column("weights plan", _size("weights_bytes")),
+            Column("workspace plan", _size("workspace_bytes")),
+            Column("KV plan", _size("kv_bytes")),
+            Column("when ready", _size("ready_bytes")),
+            Column("after batch", _size("loaded_bytes")),
             Column("grown", lambda r: _signed(r["loaded_bytes"] - r["ready_bytes"])),
-            Column("GPU measured", _size("gpu_bytes")),
+            Column("GPU", _size("gpu_bytes")),
         ),
         lambda results: list(results["memory"]),
         _memory_reading,
         figures.memory,
     ),
 )
-
-
-def _policy_label(row: Row) -> str:
-    return str(row["setting"])
 
 
 def _signed(count: int) -> str:
