@@ -135,7 +135,7 @@ class Remote:
             raise RequestFailed(BROKEN, f"the answer broke off ({type(error).__name__})") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise RequestFailed(CONNECTION, f"connection lost ({type(error).__name__})") from error
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             text = f"an answer that is no completion ({type(error).__name__}: {error})"
             raise RequestFailed(NOT_A_COMPLETION, text) from error
 
