@@ -67,8 +67,9 @@ class Script:
     """What the server says to whom; None in place of an answer hangs up.
 
     ready: one answer a probe, the last one again and again; empty: no such route. complete: gets the number of the
-    request, from 0, and its body. together: answers wait until so many requests have come. silent: requests that
-    never get an answer. peak: most requests that were under way at once.
+    request, from 0, and its body. headers: of each request. retry_after: a header of every answer that is no stream.
+    together: answers wait until so many requests have come. silent: requests that never get an answer. peak: most
+    requests that were under way at once.
     """
 
     complete: Callable[[int, Body], Answer | None]

@@ -69,14 +69,14 @@ def memory(rows: Sequence[Row]) -> go.Figure:
     figure = go.Figure()
     ordered = sorted(rows, key=lambda r: r["batch"])
     series: list[tuple[str, Callable[[Row], int | None], str]] = [
-        ("measured after the batch", lambda r: r["loaded_bytes"], "solid"),
-        ("measured when ready, plus the planned KV cache", lambda r: r["ready_bytes"] + r["kv_bytes"], "dash"),
-        ("measured when ready", lambda r: r["ready_bytes"], "dot"),
-        ("planned: weights + workspace + KV cache", _planned, "solid"),
+        ("measured: all", lambda r: r["loaded_bytes"], "solid"),
+        ("planned: weights + workspace + KV cache", planned_bytes, "dash"),
+        ("measured: taken by the batch", lambda r: r["loaded_bytes"] - r["ready_bytes"], "solid"),
+        ("planned: workspace + KV cache", lambda r: r["workspace_bytes"] + r["kv_bytes"], "dash"),
         ("planned: KV cache", lambda r: r["kv_bytes"], "dot"),
     ]
     if all(r["gpu_bytes"] is not None for r in rows):
-        series.append(("measured on the GPU", lambda r: r["gpu_bytes"], "solid"))
+        series.append(("measured: GPU", lambda r: r["gpu_bytes"], "solid"))
     for i, (name, of, dash) in enumerate(series):
         figure.add_scatter(
             x=[r["batch"] for r in ordered],
@@ -92,7 +92,7 @@ def memory(rows: Sequence[Row]) -> go.Figure:
     return _laid_out(figure)
 
 
-def _planned(row: Row) -> int:
+def planned_bytes(row: Row) -> int:
     return int(row["weights_bytes"] + row["workspace_bytes"] + row["kv_bytes"])
 
 

@@ -75,7 +75,7 @@ class Grid:
 
 _SPREADS = ((64, 64), (48, 80), (32, 96), (16, 112), (4, 124))
 QUICK = Grid(
-    limits=(8,), corner_limits=(2,), rates=(0.5, 1.5, 4.0), load_s=1.5, spreads=_SPREADS, padding_requests=32,
+    limits=(8,), corner_limits=(2,), rates=(0.5, 1.5, 4.0), load_s=1.5, spreads=_SPREADS, padding_requests=64,
     batches=(1, 4, 16, 32),
 )  # fmt: skip
 FULL = Grid(

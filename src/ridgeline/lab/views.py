@@ -111,21 +111,18 @@ def _padding_reading(rows: Sequence[Row]) -> str:
 
 def _memory_reading(rows: Sequence[Row]) -> str:
     first, last = min(rows, key=lambda r: r["batch"]), max(rows, key=lambda r: r["batch"])
-    planned = _planned(last) - _planned(first)
-    measured = last["loaded_bytes"] - first["loaded_bytes"]
-    if planned <= 0:
-        planned_once, measured_once = human_bytes(_planned(first)), human_bytes(first["loaded_bytes"])
-        return f"{first['batch']} at once: planned {planned_once}; measured {measured_once}."
-    sign = "grew" if measured >= 0 else "shrank"
-    return (
-        f"From {first['batch']} to {last['batch']} at once the plan grows by {human_bytes(planned)}, of which "
-        f"{human_bytes(last['kv_bytes'] - first['kv_bytes'])} are cache; the processes really {sign} by "
-        f"{human_bytes(abs(measured))}, {abs(measured) / planned:.2f} of the plan's growth."
+    taken, planned = last["loaded_bytes"] - last["ready_bytes"], last["workspace_bytes"] + last["kv_bytes"]
+    told = (
+        f"With {last['batch']} at once the batch took {human_bytes(taken)} on top of the waiting server, "
+        f"{taken / planned:.2f} of the {human_bytes(planned)} planned for workspace and cache"
     )
-
-
-def _planned(row: Row) -> int:
-    return int(row["weights_bytes"] + row["workspace_bytes"] + row["kv_bytes"])
+    if last is first:
+        return f"{told}."
+    grown, kv = last["loaded_bytes"] - first["loaded_bytes"], last["kv_bytes"] - first["kv_bytes"]
+    return (
+        f"{told}. From {first['batch']} to {last['batch']} the processes grew by {_signed(grown)}, the planned cache by "
+        f"{_signed(kv)}."
+    )
 
 
 _LATENCY = (
