@@ -137,7 +137,7 @@ def test_failures_are_counted_by_kind(tmp_path: Path) -> None:
     path, screen = tmp_path / "run.json", Screen()
     script = Script(lambda number, _b: answers[number - 1] if number else streamed(1), silent=frozenset({11}))
     with serving(script) as url:
-        code = run(order(url, concurrency=1, num_requests=len(answers), timeout_s=1.0, json_path=path), screen.console)
+        code = run(order(url, concurrency=1, num_requests=len(answers), timeout_s=3.0, json_path=path), screen.console)
     assert code == 1
     m = measures_of(path)
     assert (m["refused"], m["answered"]) == (1, 1)

@@ -89,6 +89,12 @@ def test_what_was_not_measured_is_named() -> None:
     assert "Not measured in this run: Padding waste" in page.text
 
 
+def test_a_busy_client_is_told() -> None:
+    busy = [latency("one", None, None, 1.0, 1.0, 1.0) | {"client_bound": True}]
+    assert "Client-bound" in Page(render(document(latency=busy))).text
+    assert "Client-bound" not in Page(render(document())).text
+
+
 def reading(key: str, **results: object) -> str:
     view = next(view for view in VIEWS if view.key == key)
     return view.reading(view.rows(document(**results)["results"]))

@@ -125,8 +125,9 @@ async def _until_stopped(share: Share, work: Work, origin_s: float, end: Connect
     told_s = origin_s
 
     def listen() -> None:
-        with contextlib.suppress(EOFError, OSError, RuntimeError):
+        with contextlib.suppress(EOFError, OSError):  # a parent that is gone wants no more load either
             end.recv()
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
             loop.call_soon_threadsafe(stop.set)
 
     def news(_outcome: Outcome) -> None:

@@ -54,6 +54,10 @@ def render(document: Row) -> str:
     figures = {view.key: json.loads(view.figure(rows).to_json()) for view, rows in shown}
     missing = [view.title for view in VIEWS if view.key not in figures]
     note = f"<p>Not measured in this run: {escape('; '.join(missing))}.</p>" if missing else ""
+    if any(row["client_bound"] for row in document["results"]["latency"]):
+        note += (
+            "<p>Client-bound: in some loads the client used more than 0.8 of a core; it is part of their latency.</p>"
+        )
     # A closing tag inside a string would end the script element.
     data = json.dumps(figures).replace("</", "<\\/")
     return (

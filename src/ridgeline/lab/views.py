@@ -120,8 +120,8 @@ def _memory_reading(rows: Sequence[Row]) -> str:
         return f"{told}."
     grown, kv = last["loaded_bytes"] - first["loaded_bytes"], last["kv_bytes"] - first["kv_bytes"]
     return (
-        f"{told}. From {first['batch']} to {last['batch']} the processes grew by {_signed(grown)}, the planned cache by "
-        f"{_signed(kv)}."
+        f"{told}. From {first['batch']} to {last['batch']} the processes grew by {_signed(grown)}, "
+        f"the planned cache by {_signed(kv)}."
     )
 
 
