@@ -45,7 +45,7 @@ LIBRARIES = {
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
-    "bench": {"aiohttp", "msgspec", "rich"},
+    "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
     "lab": {"plotly", "psutil", "rich"},
     "terminal": {"rich"},
     "online": set[str](),
