@@ -208,7 +208,7 @@ def test_two_servers_take_turns_with_the_same_requests(tmp_path: Path) -> None:
     path, screen = tmp_path / "run.json", Screen(width=200)
     a, b = Script(plain), Script(plain)
     with serving(a) as url, serving(b) as against:
-        assert run(order(url, against=against, num_requests=3, json_path=path), screen.console) == 0
+        assert run(order(url, against=against, rounds=5, num_requests=3, json_path=path), screen.console) == 0
     prompts = [body["prompt"] for body in b.bodies]
     assert sorted(body["prompt"] for body in a.bodies[1:]) == sorted(prompts), "the first one is the probe"
     assert len(set(prompts)) == 15, "a round has its own prompts"

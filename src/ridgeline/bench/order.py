@@ -14,7 +14,7 @@ from ridgeline.bench.options import check_address, check_folder
 from ridgeline.bench.workload import Workload
 from ridgeline.core.errors import ConfigError, did_you_mean
 
-LEAST_ROUNDS = 5
+LEAST_ROUNDS, ROUNDS = 5, 7
 OWN_FIELDS = ("prompt", "max_tokens", "stream", "stream_options")
 
 
@@ -31,7 +31,7 @@ class Order:
 
     url: str = "http://localhost:8000"
     against: str | None = None
-    rounds: int = LEAST_ROUNDS
+    rounds: int = ROUNDS
     workload: Workload = field(default_factory=Workload)
     concurrency: int | None = None
     request_rate: float | None = None

@@ -83,7 +83,7 @@ def print_ratios(console: Console, found: Mapping[str, Ratio], url: str, against
     if one is not None:
         console.print(
             f"The interval covers the median ratio in {one.coverage * 100:.1f} of 100 such runs "
-            f"({one.rounds} rounds, sign test).",
+            f"({one.rounds} rounds, sign test); of several quantities one may differ by chance.",
             highlight=False,
             style="dim",
         )

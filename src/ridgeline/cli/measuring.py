@@ -63,7 +63,7 @@ _LOAD, _WORK, _BODY, _OUT = "Load", "Workload", "Requests", "Output"
 def bench_serve(
     url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8000",
     against: Annotated[Optional[str], typer.Option(help="A second server: the baseline, measured in turn.")] = None,  # noqa: UP045
-    rounds: Annotated[int, typer.Option(help="--against: rounds of both, at least 5.")] = 5,
+    rounds: Annotated[int, typer.Option(help="--against: rounds of both, at least 5.")] = 7,
     concurrency: Annotated[
         int | None, typer.Option(help="Closed loop: requests in flight.", rich_help_panel=_LOAD)
     ] = None,

@@ -61,7 +61,7 @@ class Bench:
 
     def order(self, url: str, workload: Workload, **load: Any) -> Order:
         return Order(
-            url=url, workload=workload, extra_body={"timings": True}, seed=self.seed, timeout_s=120.0, **load
+            url=url, workload=workload, extra_body={"timings": True}, seed=self.seed, timeout_s=60.0, **load
         )  # fmt: skip
 
     def meet(self, served: Served, order: Order, results: Results) -> Target:

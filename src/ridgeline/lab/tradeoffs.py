@@ -21,6 +21,7 @@ from ridgeline.lab.views import VIEWS
 
 FORMAT = 1
 EXIT_INTERRUPTED = 130
+NO_BREAK = "\u00a0"
 
 
 def run(
@@ -81,11 +82,15 @@ def print_views(console: Console, document: dict[str, Any]) -> None:
         rows = view.rows(document["results"])
         if not rows:
             continue
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=view.title, title_justify="left")
+        # Narrow, so that ordinary numbers fit into 80 columns.
+        table = Table(
+            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=view.title,
+            title_justify="left",
+        )  # fmt: skip
         for i, column in enumerate(view.columns):
             table.add_column(column.heading, justify="left" if i == 0 else "right", no_wrap=i == 0)
         for row in rows:
-            table.add_row(*(column.show(row) for column in view.columns))
+            table.add_row(*(column.show(row).replace(" ", NO_BREAK) for column in view.columns))
         console.print(table, highlight=False)
         console.print()
         console.print(view.reading(rows), highlight=False)

@@ -127,13 +127,13 @@ def _memory_reading(rows: Sequence[Row]) -> str:
 
 _LATENCY = (
     Column("setting", lambda r: str(r["setting"])),
-    Column("offered req/s", _number("rate_per_s", 1)),
-    Column("answered req/s", _number("requests_per_s", 1)),
-    Column("tokens/s", _number("tokens_per_s", 0)),
-    Column("TTFT p50 ms", _number("ttft_p50_ms", 0)),
-    Column("TPOT p50 ms", _number("tpot_p50_ms", 1)),
-    Column("E2E p50 ms", _number("e2e_p50_ms", 0)),
-    Column("E2E p95 ms", _number("e2e_p95_ms", 0)),
+    Column("req/s asked", _number("rate_per_s", 1)),
+    Column("req/s done", _number("requests_per_s", 1)),
+    Column("tok/s", _number("tokens_per_s", 0)),
+    Column("TTFT ms p50", _number("ttft_p50_ms", 0)),
+    Column("TPOT ms p50", _number("tpot_p50_ms", 1)),
+    Column("E2E ms p50", _number("e2e_p50_ms", 0)),
+    Column("E2E ms p95", _number("e2e_p95_ms", 0)),
     Column("rows a step", _number("rows_a_step", 1)),
 )
 
@@ -163,7 +163,7 @@ VIEWS = (
         (
             Column("prompt tokens", lambda r: f"{r['asked_low']} to {r['asked_high']}"),
             Column("mean", _number("prompt_mean", 1)),
-            Column("deviation", _number("prompt_deviation", 1)),
+            Column("std dev", _number("prompt_deviation", 1)),
             Column("batches", _number("batches", 0)),
             Column("rows a batch", _number("rows_a_batch", 1)),
             Column("positions", _number("positions", 0)),
@@ -181,9 +181,9 @@ VIEWS = (
         "Measured is the resident memory of its processes, the program and its libraries included.",
         (
             Column("at once", _number("batch", 0)),
-            Column("weights plan", _size("weights_bytes")),
-            Column("workspace plan", _size("workspace_bytes")),
-            Column("KV plan", _size("kv_bytes")),
+            Column("plan: weights", _size("weights_bytes")),
+            Column("plan: work space", _size("workspace_bytes")),
+            Column("plan: KV", _size("kv_bytes")),
             Column("when ready", _size("ready_bytes")),
             Column("after batch", _size("loaded_bytes")),
             Column("grown", lambda r: _signed(r["loaded_bytes"] - r["ready_bytes"])),
