@@ -35,6 +35,7 @@ MAY = {
     "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
     "llm": {"core", "text", "hub", "build", "engine", "terminal"},
     "bench": {"core"},
+    "lab": {"core", "menu", "bench"},
 }
 TORCH = {"device", "ops", "attention", "models", "runner", "build"}
 LIBRARIES = {
@@ -44,7 +45,8 @@ LIBRARIES = {
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
-    "bench": {"aiohttp", "rich"},
+    "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
+    "lab": {"plotly", "psutil", "rich"},
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},
@@ -115,7 +117,7 @@ def test_every_room_is_in_the_table() -> None:
     [
         "import ridgeline, ridgeline.cli",
         "import ridgeline.online, ridgeline.build, ridgeline.hub.download",
-        "import ridgeline.bench.client",
+        "import ridgeline.bench.client, ridgeline.bench.serve, ridgeline.lab.tradeoffs",
     ],
 )
 def test_the_front_loads_no_torch(code: str) -> None:

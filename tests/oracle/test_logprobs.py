@@ -13,14 +13,21 @@ from transformers import GPT2LMHeadModel
 from ridgeline import LLM, SamplingParams
 from ridgeline.core.logprobs import TokenLogprob
 from tests.oracle.oracle import Case, demo, random_prompts, switches_for, tiny_model
+from tests.switches import Row
 
 TOLERANCE = 1e-4
-NAMES = (
-    "continuous, ragged",
-    "dynamic, padded",
-    "continuous, padded, chunked",
-    "continuous, ragged, chunked, preempting",
-)
+_PAGED: Row = {"kv_cache": "paged", "prefix_cache": False, "launches_in_flight": 1, "max_steps_per_visit": 1}
+ROWS: tuple[Row, ...] = (
+    _PAGED | {"batching": "continuous", "packing": "ragged", "chunked_prefill": False, "block_size": 16},
+    _PAGED | {"batching": "dynamic", "packing": "padded", "chunked_prefill": False, "block_size": 16},
+    _PAGED | {"batching": "continuous", "packing": "padded", "chunked_prefill": True, "block_size": 4},
+    {
+        "batching": "continuous", "packing": "ragged", "chunked_prefill": True, "block_size": 4, "kv_cache": "paged",
+        "prefix_cache": True, "launches_in_flight": 2, "max_steps_per_visit": 4,
+    },
+    _PAGED | {"batching": "continuous", "packing": "ragged", "chunked_prefill": False, "kv_cache": "none",
+              "block_size": 16},
+)  # fmt: skip
 
 
 def differs(found: list[TokenLogprob], table: torch.Tensor, tokens: list[int], most: int) -> float:
@@ -47,11 +54,10 @@ def test_log_probabilities(model: str, tmp_path: Path) -> None:
         )
         for n in range(case.prompts)
     ]  # fmt: skip
-    which = [switch for switch in switches_for(reference, case) if switch.name in NAMES]
-    assert len(which) == len(NAMES)
+    which = switches_for(reference, case, ROWS)
     made: list[list[int]] | None = None
     for switch in which:
-        options: dict[str, Any] = {"max_model_len": case.longest + case.new, "kv_memory": "64MiB"} | switch.options
+        options: dict[str, Any] = {"max_model_len": case.longest + case.new} | switch.options
         llm = LLM(str(folder), dtype="float32", device="cpu", **options)
         found = llm.generate(prompts, each)
         assert bool(llm.counters.preemptions) == switch.preempts

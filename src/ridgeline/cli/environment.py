@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads: the Hugging Face libraries' own, and where its cache is."""
+"""The environment variables that Ridgeline reads: the Hugging Face libraries' and OpenAI's own, and its cache folder."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def cache_dir() -> Path:
     """The one folder for what is kept between runs and can be made again (docs/caches.md). It may not exist."""
     named = os.environ.get("RIDGELINE_CACHE_DIR")
     return Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("ridgeline", appauthor=False)
+
+
+def api_key() -> str | None:
+    """The key that clients of OpenAI's interface send."""
+    return os.environ.get("OPENAI_API_KEY") or None
