@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads: the Hugging Face libraries' and OpenAI's own, and its cache folder."""
+"""The environment variables that Ridgeline reads: Hugging Face's and OpenAI's own, and where its cache is."""
 
 from __future__ import annotations
 
