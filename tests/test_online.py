@@ -92,9 +92,17 @@ def has_ipv6() -> bool:
 
 
 def test_the_bundled_model_is_served_by_a_front_without_torch() -> None:
+    begun = time.monotonic()
     with served("--model", "demo", "--kv-memory", "256MiB") as server:
         url = server.url
-        server.wait_for(r"ready after [\d.]+ s \(import torch")
+        total = float(server.wait_for(r"ready after ([\d.]+) s")[1])
+        server.wait_for(r"\n  other .* s\n")
+        items = re.findall(r"^  (\S.*?) +(-?[\d.]+) s$", server.log, re.MULTILINE)
+        assert {"python, imports", "model look-up", "tokenizer", "engine process", "import torch", "load weights"} <= {
+            name for name, _ in items
+        }
+        assert sum(float(seconds) for _, seconds in items) == pytest.approx(total, abs=0.001)
+        assert 0 < total < 0.1 + time.monotonic() - begun
         ask = {"prompt": "It was a dark night, and", "max_tokens": 24, "seed": 5, "stream": True}
         text = streamed_text(post(url, ask))
         assert len(text.split()) > 8
@@ -171,7 +179,7 @@ def test_without_a_name_and_a_network_the_demo_is_served_and_says_so(
 def test_an_idle_server_with_a_long_window_is_ready(tmp_path: Path) -> None:
     folder = write_tiny_gpt2(tmp_path / "tiny")
     with served(
-        "--model", str(folder), "--kv-memory", "16MiB", "--batching", "dynamic", "--batch-window-ms", "5500"
+        "--model", str(folder), "--kv-memory", "16MiB", "--batching", "dynamic", "--batch-window-ms", "60000"
     ) as server:  # fmt: skip
         server.wait_for("ready after")
         with urllib.request.urlopen(server.url + "/ready", timeout=30) as answer:

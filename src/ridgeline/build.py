@@ -17,6 +17,7 @@ from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
+from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import EngineInfo
@@ -61,11 +62,13 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose, missing_cuda_hint
 
+    clock.lap("import torch")
     options = order.config.model
     device = choose(options.device, options.dtype)
-    clock.lap("import torch")
+    clock.lap("device")
     limits = engine_limits(order.config, order.spec(), device)
     plan = plan_engine_memory(order, limits, device)
+    clock.lap("memory plan")
     report("loading weights", 0, 0)
     model = load_model(order, device, report)
     clock.lap("load weights")
@@ -170,16 +173,3 @@ def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Sch
         prefix=NoPrefix(),
     )
     return Scheduler(limits.policy, ledger, SchedulerLimits(limits.slots, limits.max_len, limits.budget))
-
-
-class Stopwatch:
-    """Laps in milliseconds by name: the start's itemised budget."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter_ns()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter_ns()
-        self.laps_ms[name] = round((now - self._last) / 1e6, 1)
-        self._last = now
