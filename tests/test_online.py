@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -184,6 +185,44 @@ def test_an_idle_server_with_a_long_window_is_ready(tmp_path: Path) -> None:
         server.wait_for("ready after")
         with urllib.request.urlopen(server.url + "/ready", timeout=30) as answer:
             assert json.load(answer) == {"status": "ready"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_an_engine_process_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB") as server:
+        server.wait_for("ready after")
+        engine_of(server.process.pid).kill()
+        server.wait_for("the engine process ended with code -9")
+        server.wait_for("the engine is restored; ready after")
+        assert json.loads(post(server.url, {"prompt": "the river", "max_tokens": 3}))["choices"]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+def engine_of(front_pid: int) -> psutil.Process:
+    """The child that holds torch: of a spawn's two children, the other one tracks resources."""
+    return max(psutil.Process(front_pid).children(), key=lambda child: child.memory_info().rss)
+
+
+def cpu_s(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB") as server:
+        server.wait_for("ready after")
+        front = psutil.Process(server.process.pid)
+        both = [front, *front.children(recursive=True)]
+        shares = []
+        while len(shares) < 3:  # the first windows may hold what is left of the start
+            begun_s, before_s = time.monotonic(), cpu_s(both)
+            time.sleep(5)
+            shares.append((cpu_s(both) - before_s) / (time.monotonic() - begun_s))
+            if shares[-1] < 0.01:
+                break
+        assert shares[-1] < 0.01, f"an idle server is busy: {shares}"
 
 
 def test_text_that_the_output_cannot_show_is_no_traceback() -> None:

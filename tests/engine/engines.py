@@ -105,3 +105,10 @@ class Slow(ScriptedRunner):
 def slow(report: Report) -> tuple[Engine, EngineInfo]:
     runner = Slow(slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
     return engine_with(runner), INFO
+
+
+def stuck(report: Report) -> tuple[Engine, EngineInfo]:
+    """Loads for ever."""
+    report("loading weights", 0, 4)
+    time.sleep(3600)
+    raise AssertionError("unreachable")

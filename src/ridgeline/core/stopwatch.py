@@ -52,8 +52,11 @@ def _age_s() -> float | None:
 
 
 def budget_table(laps_ms: Mapping[str, float], total_ms: float) -> list[str]:
-    """Aligned lines in seconds, and what no lap covers as `other`: as printed they add up to the total as printed."""
-    hundredths = {name: round(ms / 10) for name, ms in laps_ms.items()}
+    """Aligned lines in seconds, and what no lap covers as `other`: as printed they add up to the total as printed.
+
+    Laps are cut to hundredths, not rounded, so that `other` is never below zero.
+    """
+    hundredths = {name: int(ms // 10) for name, ms in laps_ms.items()}
     hundredths["other"] = round(total_ms / 10) - sum(hundredths.values())
     width = max(map(len, hundredths))
     return [f"  {name:<{width}}  {part / 100:7.2f} s" for name, part in hundredths.items()]

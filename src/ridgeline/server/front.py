@@ -63,7 +63,8 @@ class Failed:
 class Front:
     """One event loop's thread owns it; only the report may come from any thread.
 
-    restarts: how often and how soon an engine that died is brought up again; default: it is not. stopping is done as soon as requests must end. gave_up: the engine never started, or died too often, so there is
+    restarts: how often and how soon an engine that died is brought up again; default: it is not.
+    stopping is done as soon as requests must end. gave_up: the engine never started, or died too often, so there is
     nothing to stay for.
     """
 
