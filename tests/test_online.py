@@ -215,7 +215,7 @@ def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(tmp_path: Path) -> 
         server.wait_for("ready after")
         front = psutil.Process(server.process.pid)
         both = [front, *front.children(recursive=True)]
-        shares = []
+        shares: list[float] = []
         while len(shares) < 3:  # the first windows may hold what is left of the start
             begun_s, before_s = time.monotonic(), cpu_s(both)
             time.sleep(5)
