@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from ridgeline.core.stopwatch import Stopwatch, budget_table, process_start_ns
+from ridgeline.core.stopwatch import Stopwatch, budget_table
 
 
 def test_the_printed_items_add_up_to_the_printed_total() -> None:
