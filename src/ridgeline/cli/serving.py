@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from ridgeline.cli.environment import hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
+from ridgeline.core.stopwatch import process_start_ns
 
 PHASE1 = {
     "batching": "dynamic",
@@ -34,8 +33,8 @@ def server(config: Config) -> None:
 
 
 def _serve(config: Config) -> None:
-    started = time.perf_counter()
+    started_ns = process_start_ns()
     from ridgeline import online
     from ridgeline.terminal import Terminal
 
-    raise SystemExit(online.serve(config, hub_access(), Terminal(), started))
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns))

@@ -144,7 +144,23 @@ class ServerOptions:
     host: str = option("localhost", "Address to listen on. localhost: 127.0.0.1 and, where present, ::1.")
     port: int = option(8000, "Port to listen on; 0 takes a free one.", low=0, high=65_535)
     in_process: bool = option(
-        False, "Run the engine in the server's own process, for debuggers and profilers. Default: a process of its own."
+        False,
+        "Run the engine in the server's own process, for debuggers and profilers; an engine that dies then ends "
+        "the server. Default: a process of its own.",
+    )
+    engine_restarts: int = option(
+        10,
+        "An engine process that dies is started again, after 1, 2, 4 ... 30 seconds, at most this many times within an "
+        "hour; then the server ends with code 1. 0: it ends at the first.",
+        low=0,
+        high=1000,
+    )
+    drain_timeout: float = option(
+        30.0,
+        "Seconds that requests in flight have to end after SIGTERM or Ctrl-C; newcomers are answered 503 meanwhile. A "
+        "second signal ends the server at once.",
+        low=0,
+        high=86_400,
     )
 
 

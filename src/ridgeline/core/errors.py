@@ -34,6 +34,14 @@ class NotFound(BadRequest):
 class Unavailable(RidgelineError):
     """The client may try again later: the server is starting, stopping, or has lost its engine."""
 
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Stopping(Unavailable):
+    """The server ends: a later try should come on another connection, perhaps to another server."""
+
 
 class EngineDied(Unavailable):
     """The engine ended while the request was in flight; what had been generated so far was delivered."""

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from ridgeline.core.errors import NotFound, RidgelineError
+from ridgeline.engine.supervisor import Restarts
 from ridgeline.server.answers import Heading, encode_json
 from ridgeline.server.completions import Answer
 from ridgeline.server.errors import NotJson, TooLarge, answer_defect, answer_error, answer_http_error, json_response
@@ -110,9 +111,13 @@ class Routes:
 
     async def ready(self, _request: Request) -> Response:
         state = self._front.state
+        if self._front.draining:
+            return json_response({"status": "draining"}, 503, {"Retry-After": "1", "Connection": "close"})
         if isinstance(state, Starting):
             progress = {"phase": state.phase, "percent": state.percent, "done": state.done, "total": state.total}
-            return json_response({"status": "starting", **progress}, 503, {"Retry-After": "1"})
+            again = {"attempt": state.attempt, "reason": state.reason} if state.reason else {}
+            headers = {"Retry-After": str(state.retry_after_s)}
+            return json_response({"status": state.status, **progress, **again}, 503, headers)
         if isinstance(state, Failed):
             return json_response({"status": "failed", "message": state.message}, 503)
         if not await self._readiness.progressing(state.service):
@@ -150,9 +155,12 @@ def _model_object(service: Service) -> dict[str, object]:
     }
 
 
-def create_app(bring_up: BringUp, readiness: Readiness | None = None) -> Starlette:
-    """The app; its Front is `app.state.front`. bring_up begins when the server has started to listen."""
-    front = Front(bring_up)
+def create_app(bring_up: BringUp, readiness: Readiness | None = None, restarts: Restarts | None = None) -> Starlette:
+    """The app; its Front is `app.state.front`. bring_up begins when the server has started to listen.
+
+    restarts: how an engine that dies is brought up again. Default: it is not.
+    """
+    front = Front(bring_up, restarts)
     routes = Routes(front, readiness or Readiness())
 
     @contextlib.asynccontextmanager

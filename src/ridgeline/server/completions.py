@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
-from ridgeline.core.errors import RidgelineError, Unavailable
+from ridgeline.core.errors import RidgelineError, Stopping
 from ridgeline.core.types import End
 from ridgeline.engine.client import Stream
 from ridgeline.server.answers import (
@@ -96,7 +96,7 @@ class Answer:
             if work.done():
                 work.result()
             elif not gone.done():
-                raise Unavailable("the server is stopping")
+                raise Stopping("the server is stopping; this request did not end within its time to drain")
         except RidgelineError as error:
             await _finished(work)
             if not writer.started:

@@ -8,10 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ridgeline.core.errors import BadRequest, NotFound, RidgelineError, Unavailable, did_you_mean
+from ridgeline.core.errors import BadRequest, NotFound, RidgelineError, Stopping, Unavailable, did_you_mean
 from ridgeline.server.answers import encode_json, error_object
-
-RETRY_AFTER_S = 1
 
 
 class TooLarge(BadRequest):
@@ -45,8 +43,13 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     """For errors that are raised on purpose."""
     assert isinstance(error, RidgelineError)
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return json_response(error_content(error), status, headers)
+    return json_response(error_content(error), status, _headers(error))
+
+
+def _headers(error: RidgelineError) -> dict[str, str]:
+    if not isinstance(error, Unavailable):
+        return {}
+    return {"Retry-After": str(error.retry_after_s)} | ({"Connection": "close"} if isinstance(error, Stopping) else {})
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:

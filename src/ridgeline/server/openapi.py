@@ -144,6 +144,18 @@ _NOT_READY = {
                 "total": _INTEGER,
             }
         ),
+        _object(
+            {
+                "status": {"const": "restoring"},
+                "phase": _STRING,
+                "percent": _maybe(_NUMBER),
+                "done": _INTEGER,
+                "total": _INTEGER,
+                "attempt": _INTEGER,
+                "reason": _STRING,
+            }
+        ),
+        _object({"status": {"const": "draining"}}),
         _object({"status": {"const": "failed"}, "message": _STRING}),
         _object({"status": {"const": "stalled"}}),
     ]
@@ -222,7 +234,9 @@ def openapi() -> Json:
                 {
                     "200": _json("It made a step in the last ten seconds, or just now.", status),
                     "500": _DEFECT,
-                    "503": _json("Not now: starting, failed or stalled.", _NOT_READY, _RETRY_AFTER),
+                    "503": _json(
+                        "Not now: starting, restoring, draining, failed or stalled.", _NOT_READY, _RETRY_AFTER
+                    ),
                 },
             ),
         },
