@@ -7,9 +7,11 @@ reported on /ready, a download also on the terminal.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import read_generation
@@ -18,8 +20,11 @@ from ridgeline.core.progress import Progress
 from ridgeline.engine.channel import Channel, ProcessChannel, Report, ThreadChannel
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.hub import Access, choose
+from ridgeline.server import logs
 from ridgeline.server.app import create_app
+from ridgeline.server.auth import read_keys
 from ridgeline.server.daemon import in_daemon_thread
+from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import PROBE_TIMEOUT_S, Readiness
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
@@ -27,15 +32,23 @@ from ridgeline.terminal import Terminal
 from ridgeline.text.tokenizer import Tokenizer
 
 
-def serve(config: Config, access: Access, terminal: Terminal, started: float) -> int:
-    """Serve until a signal; the exit code. started: time.perf_counter() at entry."""
-    say = terminal.say
+def serve(config: Config, access: Access, terminal: Terminal, started: float, api_keys: str | None = None) -> int:
+    """Serve until a signal; the exit code. started: time.perf_counter() at entry. api_keys: separated by commas."""
+    logs.configure(config.server)
+    plain = config.server.log_format == "text"
+    say = terminal.say if plain else logging.getLogger("ridgeline").info
+    file = config.server.api_key_file
+    keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
+    if warning is not None:
+        say(warning)
+    manners = Manners.of(config, keys)
 
     @contextlib.asynccontextmanager
     async def bring_up(report: Report) -> AsyncIterator[Service]:
         def progress(at: Progress) -> None:
             report(at.phase, at.done, at.total)
-            terminal.progress(at)
+            if plain:
+                terminal.progress(at)
 
         try:
             found = await in_daemon_thread(partial(choose, config.model, access, progress))
@@ -66,7 +79,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float) ->
                 note=found.note,
             )
 
-    app = create_app(bring_up, Readiness(timeout_s=PROBE_TIMEOUT_S + longest_window_s(config)))
+    app = create_app(bring_up, Readiness(timeout_s=PROBE_TIMEOUT_S + longest_window_s(config)), manners)
     return run_server(app, config.server.host, config.server.port, lambda url: say(f"listening on {url}"))
 
 

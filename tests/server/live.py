@@ -33,6 +33,7 @@ from ridgeline.scheduler.policies import Continuous, Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.server.app import create_app
 from ridgeline.server.front import BringUp
+from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.serve import Server
 from ridgeline.server.service import Service, running_engine
@@ -180,13 +181,22 @@ class Live:
     def openai(self) -> OpenAI:
         return OpenAI(base_url=self.url + "/v1", api_key="unused", max_retries=0, timeout=20)
 
-    def fetch(self, path: str, method: str = "GET", body: bytes | None = None, kind: str = "application/json") -> Reply:
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        kind: str = "application/json",
+        **more: str,
+    ) -> Reply:
+        """more: headers, with _ for -."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {"content-type": kind})
+            headers = {"content-type": kind} | {name.replace("_", "-"): value for name, value in more.items()}
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, response.read())
+            got = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, got, response.read())
 
     def wait(self) -> int:
         """The exit code, once the server has ended by itself."""
@@ -201,12 +211,13 @@ def serving(
     *,
     bring_up: BringUp | None = None,
     readiness: Readiness | None = None,
+    manners: Manners | None = None,
     loaded: bool = True,
 ) -> Iterator[Live]:
     """A server in a thread, listening; loaded: and ready."""
     stage = stage or Stage()
     listening = threading.Event()
-    app = create_app(bring_up or stage.bring_up, readiness)
+    app = create_app(bring_up or stage.bring_up, readiness, manners)
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set())
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)

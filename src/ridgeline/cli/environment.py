@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads; the names are the Hugging Face libraries' own."""
+"""The environment variables that Ridgeline reads; for the hub the names are the Hugging Face libraries' own."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def hub_access() -> Access:
         token=os.environ.get("HF_TOKEN") or None,
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
+
+
+def api_keys() -> str | None:
+    """Keys that clients of a server need, separated by commas. From here and never from argv, which everybody sees."""
+    return os.environ.get("RIDGELINE_API_KEYS") or None

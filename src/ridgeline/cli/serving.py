@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ridgeline.cli.environment import hub_access
+from ridgeline.cli.environment import api_keys, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 
@@ -31,4 +31,4 @@ def _serve(config: Config) -> None:
     from ridgeline import online
     from ridgeline.terminal import Terminal
 
-    raise SystemExit(online.serve(config, hub_access(), Terminal(), started))
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started, api_keys()))

@@ -51,10 +51,11 @@ class Front:
     """One event loop's thread owns it; only the report may come from any thread.
 
     stopping is done as soon as requests must end. gave_up: the engine never started, so there is nothing to stay for.
+    on_ready: called with what is served, each time it can be.
     """
 
-    def __init__(self, bring_up: BringUp) -> None:
-        self._bring_up = bring_up
+    def __init__(self, bring_up: BringUp, on_ready: Callable[[Service], None] = lambda _service: None) -> None:
+        self._bring_up, self._on_ready = bring_up, on_ready
         self._progress = Starting("starting", 0, 0)
         self._settled: Ready | Failed | None = None
         self._living: asyncio.Task[None] | None = None
@@ -97,6 +98,7 @@ class Front:
     async def _live(self, stopping: asyncio.Future[None]) -> None:
         try:
             async with self._bring_up(self._report) as service:
+                self._on_ready(service)
                 self._settled = Ready(service)
                 await self._watch(service, stopping)
         except RidgelineError as error:

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.server.front import Failed, Front
+from ridgeline.server.protocol import bounded
 
 _BACKLOG = 2048
 _SHUTDOWN_S = 5  # for clients that do not take the end of their answer
@@ -47,6 +48,7 @@ class Server:
         config = uvicorn.Config(
             app, lifespan="on", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=_SHUTDOWN_S,
             timeout_keep_alive=30, server_header=False, backlog=_BACKLOG,
+            http=bounded(app.state.limits),
         )  # fmt: skip
         self._uvicorn = _Uvicorn(config, self._front, lambda: announce(self.url))
 
