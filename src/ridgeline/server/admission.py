@@ -14,30 +14,32 @@ from collections.abc import Callable, Sequence
 from ridgeline.core.errors import BadRequest, Overloaded
 from ridgeline.server.limits import Limits
 
-RATE_WINDOW_S = 10.0
+RATE_WINDOW_S = 30.0
 MIN_RETRY_S, MAX_RETRY_S = 1, 60
 
 Clock = Callable[[], float]
 
 
 class Rate:
-    """Things a second, lately: each counts less by a factor e for every RATE_WINDOW_S since."""
+    """Things a second, lately: each counts less by a factor e for every RATE_WINDOW_S since.
 
-    def __init__(self, now_s: float) -> None:
-        self._begun_s = self._at_s = now_s
-        self._sum = 0.0
+    Its seconds are those in which somebody waited: an idle hour says nothing about how fast the next one goes.
+    """
 
-    def add(self, amount: int, now_s: float) -> None:
-        self._sum = self._faded(now_s) + amount
-        self._at_s = now_s
+    def __init__(self) -> None:
+        self._at_s = self._sum = 0.0
 
-    def per_s(self, now_s: float) -> float:
+    def add(self, amount: int, at_s: float) -> None:
+        self._sum = self._faded(at_s) + amount
+        self._at_s = at_s
+
+    def per_s(self, at_s: float) -> float:
         # What was seen of the window: otherwise a server that has just started would look slow.
-        seen_s = RATE_WINDOW_S * -math.expm1(-(now_s - self._begun_s) / RATE_WINDOW_S)
-        return self._faded(now_s) / seen_s if seen_s > 0 else 0.0
+        seen_s = RATE_WINDOW_S * -math.expm1(-at_s / RATE_WINDOW_S)
+        return self._faded(at_s) / seen_s if seen_s > 0 else 0.0
 
-    def _faded(self, now_s: float) -> float:
-        return self._sum * math.exp((self._at_s - now_s) / RATE_WINDOW_S)
+    def _faded(self, at_s: float) -> float:
+        return self._sum * math.exp((self._at_s - at_s) / RATE_WINDOW_S)
 
 
 class Admission:
@@ -47,8 +49,9 @@ class Admission:
         self._limits, self._clock = limits, clock
         self.queued_requests = self.queued_tokens = self.in_flight = 0
         self._by_key: Counter[str] = Counter()
-        self._left_requests, self._left_tokens = Rate(clock()), Rate(clock())
-        self._waiting_since_s = clock()
+        self._left_requests, self._left_tokens = Rate(), Rate()
+        self._busy_s = 0.0  # in which somebody waited, up to the last time that nobody did
+        self._waiting_since_s = 0.0
 
     def enter(self, requests: int, key: str | None = None) -> Place:
         """Take places before the tokens are known. Raises Overloaded, or BadRequest for more than there ever are."""
@@ -92,20 +95,29 @@ class Admission:
         self.queued_tokens += tokens
 
     def _overloaded(self, kind: str, queued: int, over: int, rate: Rate) -> Overloaded:
-        now_s = self._clock()
-        per_s = rate.per_s(now_s)
+        per_s = rate.per_s(self._busy())
         # Nobody has left yet: it will take as long again as it took so far, the best guess without a rate.
-        wait_s = over / per_s if per_s > 1e-9 else now_s - self._waiting_since_s
+        wait_s = over / per_s if per_s > 1e-9 else self._busy()
         retry_s = min(MAX_RETRY_S, max(MIN_RETRY_S, math.ceil(wait_s)))
         message = f"{queued} {kind} are waiting, as many as this server takes; try again in {retry_s} s"
         return Overloaded(message, kind, f"queued_{kind}", retry_s)
 
     def _left(self, requests: int, tokens: int) -> None:
-        now_s = self._clock()
-        self.queued_requests -= requests
+        at_s = self._busy()
+        self._left_requests.add(requests, at_s)
+        self._left_tokens.add(tokens, at_s)
         self.queued_tokens -= tokens
-        self._left_requests.add(requests, now_s)
-        self._left_tokens.add(tokens, now_s)
+        self._forget(requests)
+
+    def _forget(self, requests: int) -> None:
+        at_s = self._busy()
+        self.queued_requests -= requests
+        if not self.queued_requests:
+            self._busy_s = at_s
+
+    def _busy(self) -> float:
+        """Seconds in which somebody waited, so far."""
+        return self._busy_s + (self._clock() - self._waiting_since_s if self.queued_requests else 0.0)
 
     def _gone(self, requests: int, key: str | None) -> None:
         self.in_flight -= requests
@@ -145,5 +157,5 @@ class Place:
             for index in list(self._waiting):
                 self.began(index)
         else:  # it never waited for the engine, so its going tells nothing about how fast others go
-            self._admission.queued_requests -= len(self._waiting)
+            self._admission._forget(len(self._waiting))
         self._admission._gone(self._requests, self._key)
