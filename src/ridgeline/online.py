@@ -37,7 +37,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float, ap
     logs.configure(config.server)
     plain = config.server.log_format == "text"
     say = terminal.say if plain else logging.getLogger("ridgeline").info
-    file = config.server.api_key_file
+    file = config.clients.api_key_file
     keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
     if warning is not None:
         say(warning)

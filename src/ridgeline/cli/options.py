@@ -69,7 +69,7 @@ def _parameters(part: str, preset: Mapping[str, Any]) -> list[inspect.Parameter]
     return made
 
 
-_PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server"}
+_PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server", "clients": "Clients"}
 
 
 def _read_toml(path: Path | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ridgeline.core.config import Config
 PHASE1 = {"batching": "dynamic", "batch_window_ms": 50.0, "max_batch_size": 8, "packing": "padded", "port": 8000}
 
 
-@options("model", "batching", "limits", "server")
+@options("model", "batching", "limits", "server", "clients")
 def serve(config: Config) -> None:
     """Serve a model over HTTP (OpenAI-compatible), with a playground page at /.
 
@@ -20,7 +20,7 @@ def serve(config: Config) -> None:
     _serve(config)
 
 
-@options("model", "batching", "limits", "server", defaults=PHASE1)
+@options("model", "batching", "limits", "server", "clients", defaults=PHASE1)
 def server(config: Config) -> None:
     """Phase 1: a batched GPT-2 server with dynamic batching. Takes every flag of `ridgeline serve`."""
     _serve(config)

@@ -106,6 +106,20 @@ class ServerOptions:
     in_process: bool = option(
         False, "Run the engine in the server's own process, for debuggers and profilers. Default: a process of its own."
     )
+    open_metrics: bool = option(False, "With keys: /metrics needs none.")
+    open_page: bool = option(
+        False, "With keys: the page at / and the documentation need none; the page asks for one before it generates."
+    )
+    log_format: str = option("text", "Lines on stderr: text, or one JSON object a line.", choices=("text", "json"))
+    log_level: str = option(
+        "info", "What is logged at least; info has a line for every request.",
+        choices=("info", "warn", "error"),
+    )  # fmt: skip
+    log_prompts: bool = option(False, "Log the prompts of requests too. They may be private.")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
     max_queued_requests: int | None = option(
         None,
         "Requests that wait for their first token at most; more are answered 429. Each prompt of a list counts. "
@@ -138,16 +152,6 @@ class ServerOptions:
         "A file of API keys, one a line, optionally as name:key (the name goes to the log); # begins a comment. With "
         "keys every route but /health needs one. RIDGELINE_API_KEYS, separated by commas, does the same.",
     )
-    open_metrics: bool = option(False, "With keys: /metrics needs none.")
-    open_page: bool = option(
-        False, "With keys: the page at / and the documentation need none; the page asks for one before it generates."
-    )
-    log_format: str = option("text", "Lines on stderr: text, or one JSON object a line.", choices=("text", "json"))
-    log_level: str = option(
-        "info", "What is logged at least; info has a line for every request.",
-        choices=("debug", "info", "warning", "error"),
-    )  # fmt: skip
-    log_prompts: bool = option(False, "Log the prompts of requests too. They may be private.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class Config:
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
     server: ServerOptions = field(default_factory=ServerOptions)
+    clients: ClientOptions = field(default_factory=ClientOptions)
 
     @staticmethod
     def of(**values: Any) -> Config:
@@ -198,6 +203,7 @@ SECTIONS: dict[str, type[Any]] = {
     "batching": BatchingOptions,
     "limits": LimitOptions,
     "server": ServerOptions,
+    "clients": ClientOptions,
 }
 
 

@@ -119,8 +119,8 @@ class Answer:
             for choice in self._choices:
                 choice.stream.abort()
             await _finished(work)
-            await _finished(gone)
             self._settle()
+            await _finished(gone)
 
     def _settle(self) -> None:
         """Into the books, whatever ended the answer. A choice without an End was aborted, or its engine died."""

@@ -33,7 +33,7 @@ class Limits:
 
     @staticmethod
     def of(config: Config) -> Limits:
-        options = config.server
+        options = config.clients
         requests = options.max_queued_requests or BURSTS * config.limits.max_num_seqs
         return Limits(
             queued_requests=requests,

@@ -27,7 +27,7 @@ class Manners:
     def of(config: Config, keys: Keys) -> Manners:
         """Raises ConfigError for options that make sense only with keys."""
         options = config.server
-        if not keys and options.max_concurrent_per_key is not None:
+        if not keys and config.clients.max_concurrent_per_key is not None:
             raise ConfigError("--max-concurrent-per-key: there are no API keys; give some with --api-key-file")
         doors = Doors(open_metrics=options.open_metrics, open_page=options.open_page)
         return Manners(Limits.of(config), keys, doors, options.log_prompts)
