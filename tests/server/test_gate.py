@@ -85,7 +85,10 @@ def test_a_line_a_request(live: Live, caplog: pytest.LogCaptureFixture) -> None:
     with connected(live, "GET /x%0ainjected%1b[31m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as connection:
         assert b" 404 " in rest(connection)
     wait_until(lambda: len(caplog.records) == 3)
-    first, second, third = (json.loads(Json().format(record)) for record in caplog.records)
+    # By name: a line is written after the last byte has left, so two clients' lines may change places.
+    lines = {line["id"]: line for line in (json.loads(Json().format(record)) for record in caplog.records)}
+    first, second = lines.pop("first"), lines.pop("second")
+    (third,) = lines.values()
     assert (first["method"], first["path"], first["status"]) == ("POST", "/v1/completions", 200)
     assert (first["id"], first["prompt_tokens"], first["completion_tokens"]) == ("first", 3, 6)
     assert (first["finish"], first["prompts"]) == (["length", "length"], ["ab", "c"])
@@ -98,7 +101,7 @@ def test_a_line_a_request(live: Live, caplog: pytest.LogCaptureFixture) -> None:
         assert line.isprintable()
         assert Json().format(record).count("\n") == 0
     assert (third["path"], third["error"]) == ("/x\ninjected\x1b[31m", "not_found")
-    assert " finish=length,length" in Text().format(caplog.records[0])
+    assert any(" finish=length,length" in Text().format(record) for record in caplog.records)
 
 
 def test_prompts_are_not_logged_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:
@@ -170,6 +173,18 @@ def test_what_is_no_http_gets_the_error_object_too(live: Live) -> None:
         answer = rest(connection)
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert error_in(answer)["code"] == "invalid_http"
+
+
+def test_nonsense_behind_a_request_does_not_become_part_of_its_answer() -> None:
+    stage, body = Stage(), json.dumps(LONG)
+    with serving(stage) as live:
+        stage.runner.hold()
+        with connected(live, HEAD + f"Content-Length: {len(body)}\r\n\r\n{body}") as connection:
+            assert stage.runner.collecting.wait(10)
+            connection.sendall(b"NONSENSE\r\n\r\n")
+            assert rest(connection) == b""
+        assert stage.aborted.get(timeout=10) == 1
+        stage.runner.open()
 
 
 def test_connections_are_bounded() -> None:

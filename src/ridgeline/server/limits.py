@@ -11,7 +11,7 @@ BURSTS = 4  # times the batch may be filled by those who wait
 QUEUED_TOKENS_PER_REQUEST = 1024
 MAX_HEAD_BYTES = 32 * 2**10
 _SPARE_FILES = 64  # for the engine's pipe, the model's files, logs
-_FEW_FILES = 1024
+_FEW_FILES, _MANY_FILES = 1024, 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,23 @@ class Limits:
             request_timeout_s=options.request_timeout_s,
             body_timeout_s=options.body_timeout_s,
             slow_reader_timeout_s=options.slow_reader_timeout_s,
-            connections=options.max_connections or max(1, open_files() - _SPARE_FILES),
+            connections=options.max_connections or max(1, allow_files() - _SPARE_FILES),
         )
 
 
-def open_files() -> int:
-    """Files that this process may have open."""
+def allow_files() -> int:
+    """Files that this process may have open, after it has allowed itself what the system lets it."""
     if sys.platform == "win32":
         return _FEW_FILES
     import resource
 
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 2**20 if soft == resource.RLIM_INFINITY else soft
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return _MANY_FILES if soft == resource.RLIM_INFINITY else soft
+    # The usual soft limit of 1024 exists for programs that use select(); it is less than the default queue.
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        return soft
+    return most

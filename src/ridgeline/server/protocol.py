@@ -84,6 +84,10 @@ class Protocol(HttpToolsProtocol):
         _cancel(self._reader_timer)
         super().resume_writing()
 
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _head_too_long(self) -> bool:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.head_bytes
 
@@ -93,7 +97,9 @@ class Protocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         if self.transport.is_closing():
             return
-        if self._head_bytes:
+        if self._answering:
+            self._time_head()  # it may be unread because of the answer before it
+        elif self._head_bytes:
             self._refuse(408, "the request's head did not come in time", "timeout_error", "head_timeout")
         else:
             self.transport.close()
@@ -117,9 +123,12 @@ class Protocol(HttpToolsProtocol):
         self._refuse(431, message, "invalid_request_error", "head_too_large")
 
     def _refuse(self, status: int, message: str, kind: str, code: str | None) -> None:
-        """Answer without the application, and close."""
+        """Answer without the application, and close; in the middle of another answer there is no place for words."""
         self._refused = True
         _cancel(self._head_timer)
+        if self._answering:
+            self.transport.close()
+            return
         body = encode_json(error_object(message, kind, code=code))
         head = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
