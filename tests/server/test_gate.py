@@ -84,11 +84,7 @@ def test_a_line_a_request(live: Live, caplog: pytest.LogCaptureFixture) -> None:
     post(live, {"prompt": "secret", "n": 0}, x_request_id="second")
     with connected(live, "GET /x%0ainjected%1b[31m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") as connection:
         assert b" 404 " in rest(connection)
-    wait_until(lambda: len(caplog.records) == 3)
-    # By name: a line is written after the last byte has left, so two clients' lines may change places.
-    lines = {line["id"]: line for line in (json.loads(Json().format(record)) for record in caplog.records)}
-    first, second = lines.pop("first"), lines.pop("second")
-    (third,) = lines.values()
+    first, second, third = (json.loads(Json().format(record)) for record in caplog.records)
     assert (first["method"], first["path"], first["status"]) == ("POST", "/v1/completions", 200)
     assert (first["id"], first["prompt_tokens"], first["completion_tokens"]) == ("first", 3, 6)
     assert (first["finish"], first["prompts"]) == (["length", "length"], ["ab", "c"])
@@ -101,7 +97,7 @@ def test_a_line_a_request(live: Live, caplog: pytest.LogCaptureFixture) -> None:
         assert line.isprintable()
         assert Json().format(record).count("\n") == 0
     assert (third["path"], third["error"]) == ("/x\ninjected\x1b[31m", "not_found")
-    assert any(" finish=length,length" in Text().format(record) for record in caplog.records)
+    assert " finish=length,length" in Text().format(caplog.records[0])
 
 
 def test_prompts_are_not_logged_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:

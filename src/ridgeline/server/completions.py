@@ -90,6 +90,7 @@ class Answer:
         self._ask, self._prompts, self._service, self._heading = ask, prompts, service, heading
         self._visit = visit
         self._choices: list[Choice] = []
+        self._settled = False
         self._headers = [(b"cache-control", b"no-store")]
         if ask.ignored:
             self._headers.append((b"x-ridgeline-ignored", ", ".join(ask.ignored).encode()))
@@ -113,6 +114,7 @@ class Answer:
             if not writer.started:
                 raise
             self._visit.failed(error)
+            self._settle()
             await writer.event(b"data: " + encode_json(error_content(error)) + b"\n\n")
             await writer.end()
         finally:
@@ -123,7 +125,13 @@ class Answer:
             await _finished(gone)
 
     def _settle(self) -> None:
-        """Into the books, whatever ended the answer. A choice without an End was aborted, or its engine died."""
+        """Into the books, before the last byte, so that a client never sees itself under way after its answer.
+
+        A choice without an End was aborted, or its engine died.
+        """
+        if self._settled:
+            return
+        self._settled = True
         for choice in self._choices:
             reason = "abort" if choice.end is None else choice.finish_reason
             self._visit.ended(len(choice.ids), reason, choice.end)
@@ -149,12 +157,14 @@ class Answer:
             | self._timings(choice)
             for index, (choice, text) in enumerate(zip(self._choices, texts, strict=True))
         ]
+        self._settle()
         await writer.whole(completion(self._heading, choices, self._usage()))
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
         if self._ask.include_usage:
             await writer.event(usage_chunk(self._heading, self._usage()))
+        self._settle()
         await writer.event(DONE)
         await writer.end()
 

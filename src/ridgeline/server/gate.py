@@ -52,7 +52,7 @@ class Gate:
         headers = dict(scope["headers"])
         visit = Visit(self._books, _request_id(headers.get(b"x-request-id", b"")), scope["method"], scope["path"])
         scope.setdefault("state", {})["visit"] = visit
-        answer = _Answer(send, visit.request_id)
+        answer = _Answer(send, visit)
         try:
             await self._pass(scope, _Timed(receive, self._body_timeout_s), answer.send, visit, headers)
         except Exception:
@@ -86,17 +86,20 @@ def _request_id(given: bytes) -> str:
 
 
 class _Answer:
-    """What is sent to the client. status: 0 until the answer has begun."""
+    """What is sent to the client. status: 0 until the answer has begun. The books close just before its last byte."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self._header = send, (b"x-request-id", request_id.encode())
+    def __init__(self, send: Send, visit: Visit) -> None:
+        self._send, self._visit = send, visit
         self.status = 0
 
     def send(self, message: Message) -> Awaitable[None]:
         # No coroutine of its own: this is called for every event of a stream.
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+            name = (b"x-request-id", self._visit.request_id.encode())
+            message = {**message, "headers": [*message.get("headers", ()), name]}
+        elif not message.get("more_body", False):
+            self._visit.close(self.status)
         return self._send(message)
 
 

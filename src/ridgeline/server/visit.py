@@ -50,6 +50,7 @@ class Visit:
     finish: list[str] = field(default_factory=list)
     _place: Place | None = None
     _deadline_ns: int | None = None
+    _closed: bool = False
 
     def __post_init__(self) -> None:
         self.limit(self.books.request_timeout_s)
@@ -105,7 +106,10 @@ class Visit:
             self.books.metrics.refused(error.reason)
 
     def close(self, status: int) -> None:
-        """The last byte was sent, or nobody takes it. status 0: no answer had begun."""
+        """The last byte is handed over, or nobody takes it; harmless when called again. status 0: no answer began."""
+        if self._closed:
+            return
+        self._closed = True
         if self._place is not None:
             self._place.leave()
         status = status or CLIENT_LEFT
