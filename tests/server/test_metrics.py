@@ -70,11 +70,12 @@ def test_refused_and_aborted_requests_are_counted_too() -> None:
     stage = Stage()
     with serving(stage, manners=Manners(Limits(queued_requests=1))) as live:
         stage.runner.hold()
-        stage.runner.let(3)
+        stage.runner.let(1)
         stream = live.openai.completions.create(
             model="recite", prompt="x", max_tokens=100, temperature=0, stream=True
         )  # fmt: skip
         next(stream)
+        assert stage.runner.collecting.wait(10)
         assert post(live, {"prompt": "x", "timeout_s": 0.05}) == 408
         assert scrape(live)["vllm:num_requests_running", ""] == 1
         stream.close()
