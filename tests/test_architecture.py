@@ -43,7 +43,7 @@ LIBRARIES = {
     "kv": {"numpy"},
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
-    "server": {"starlette", "uvicorn", "httptools", "msgspec", "numpy", "prometheus_client"},
+    "server": {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"},
     "bench": {"aiohttp", "rich"},
     "terminal": {"rich"},
     "online": set[str](),
