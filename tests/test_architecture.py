@@ -44,7 +44,7 @@ LIBRARIES = {
     "kv": {"numpy"},
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
-    "server": {"starlette", "uvicorn", "msgspec", "numpy"},
+    "server": {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"},
     "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
     "lab": {"plotly", "psutil", "rich"},
     "terminal": {"rich"},

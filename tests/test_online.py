@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -133,6 +134,27 @@ def test_the_engine_can_share_the_process(tmp_path: Path) -> None:
         assert json.loads(post(server.url, {"model": "mine", "prompt": "the river", "max_tokens": 3}))["choices"]
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
+
+
+def test_keys_come_from_the_environment_and_the_log_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIDGELINE_API_KEYS", "alice:a-secret-of-mine")
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB", "--log-format", "json") as server:
+        server.wait_for("ready after")
+        url = server.wait_for(r"listening on (http://localhost:\d+)")[1]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            post(url, {"prompt": "the river", "max_tokens": 3})
+        headers = {"Authorization": "Bearer a-secret-of-mine"}
+        with urllib.request.urlopen(urllib.request.Request(url + "/metrics", headers=headers), timeout=30) as answer:
+            assert b"ridgeline_queued_requests_limit 1024.0" in answer.read()
+        server.wait_for('"path":"/metrics"')
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        lines = [json.loads(line) for line in server.log.splitlines()]
+        requests = [line for line in lines if line["message"] == "request"]
+        assert [(line["status"], line.get("key")) for line in requests] == [(401, None), (200, "alice")]
+        assert requests[0]["error"] == "invalid_api_key"
+        assert "a-secret-of-mine" not in server.log
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ reported on /ready, a download also on the terminal.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import Generation, read_generation
@@ -21,12 +24,38 @@ from ridgeline.engine.channel import Channel, ProcessChannel, Report, ThreadChan
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.hub import Access, Resolved, choose
+from ridgeline.server import logs
 from ridgeline.server.app import create_app
+from ridgeline.server.auth import read_keys
 from ridgeline.server.daemon import in_daemon_thread
+from ridgeline.server.manners import Manners
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
 from ridgeline.text.tokenizer import Tokenizer
+
+
+class Operator(Protocol):
+    """Who is told how the start goes: a person at a terminal, or a log."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, at: Progress) -> None: ...
+
+    def done(self) -> None: ...
+
+
+class LogLines:
+    """Sentences as log records; progress bars are for terminals."""
+
+    def say(self, text: str) -> None:
+        logging.getLogger("ridgeline").info(text)
+
+    def progress(self, at: Progress) -> None:
+        """A log has no bar; /ready tells."""
+
+    def done(self) -> None:
+        """There is no bar to take away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +68,41 @@ class Prepared:
     generation: Generation
 
 
-async def prepare(config: Config, access: Access, terminal: Terminal, report: Report, clock: Stopwatch) -> Prepared:
+async def prepare(config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch) -> Prepared:
     """Choose the model, download it if need be, and read what the front needs of it. Raises ConfigError."""
 
     def progress(at: Progress) -> None:
         report(at.phase, at.done, at.total)
-        terminal.progress(at)
+        operator.progress(at)
 
     try:
         found = await in_daemon_thread(partial(choose, config.model, access, progress))
     finally:
-        terminal.done()
+        operator.done()
     clock.lap("model look-up")
     order = EngineOrder(config, found.name, found.weights)
     generation = read_generation(found.text_folder)
     tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
     tokenizer.check(order.spec())
     for note in filter(None, (found.note, generation.note)):
-        terminal.say(note)
+        operator.say(note)
     clock.lap("tokenizer")
     return Prepared(found, order, tokenizer, generation)
 
 
-def serve(config: Config, access: Access, terminal: Terminal, started_ns: int) -> int:
-    """Serve until a signal; the exit code. started_ns: when the process started, as time.perf_counter_ns counts."""
-    say, options = terminal.say, config.server
+def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, api_keys: str | None = None) -> int:
+    """Serve until a signal; the exit code. started_ns: when the process started, as time.perf_counter_ns counts.
+
+    api_keys: separated by commas.
+    """
+    options = config.server
+    logs.configure(options)
+    operator: Operator = terminal if options.log_format == "text" else LogLines()
+    say = operator.say
+    file = config.clients.api_key_file
+    keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
+    if warning is not None:
+        say(warning)
     starting = Stopwatch(started_ns)
     starting.lap("python, imports")
     prepared: Prepared | None = None
@@ -75,7 +114,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int) -
         clock = starting if first else Stopwatch()
         if prepared is None:
             clock.lap("listening")
-            prepared = await prepare(config, access, terminal, report, clock)
+            prepared = await prepare(config, access, operator, report, clock)
         report("starting the engine", 0, 0)
         async with running_engine(make_channel(prepared.order), report) as (engine, info):
             whole_ms = clock.lap("engine process")
@@ -99,7 +138,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int) -
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.
     restarts = Restarts(0 if options.in_process else options.engine_restarts)
-    app = create_app(bring_up, restarts=restarts)
+    app = create_app(bring_up, restarts=restarts, manners=Manners.of(config, keys))
     announce: Callable[[str], None] = lambda url: say(f"listening on {url}")  # noqa: E731
     return run_server(app, options.host, options.port, announce, say, options.drain_timeout)
 

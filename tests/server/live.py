@@ -34,6 +34,7 @@ from ridgeline.scheduler.policies import Continuous, Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.server.app import create_app
 from ridgeline.server.front import BringUp
+from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.serve import Server
 from ridgeline.server.service import Service, running_engine
@@ -183,13 +184,22 @@ class Live:
     def openai(self) -> OpenAI:
         return OpenAI(base_url=self.url + "/v1", api_key="unused", max_retries=0, timeout=20)
 
-    def fetch(self, path: str, method: str = "GET", body: bytes | None = None, kind: str = "application/json") -> Reply:
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        kind: str = "application/json",
+        **more: str,
+    ) -> Reply:
+        """more: headers, with _ for -."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {"content-type": kind})
+            headers = {"content-type": kind} | {name.replace("_", "-"): value for name, value in more.items()}
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, response.read())
+            got = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, got, response.read())
 
     def wait(self) -> int:
         """The exit code, once the server has ended by itself."""
@@ -207,12 +217,13 @@ def serving(
     restarts: Restarts | None = None,
     say: Callable[[str], None] | None = None,
     drain_s: float = 20.0,
+    manners: Manners | None = None,
     loaded: bool = True,
 ) -> Iterator[Live]:
     """A server in a thread, listening; loaded: and ready."""
     stage = stage or Stage()
     listening = threading.Event()
-    app = create_app(bring_up or stage.bring_up, readiness, restarts)
+    app = create_app(bring_up or stage.bring_up, readiness, restarts, manners)
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
@@ -97,6 +98,7 @@ class EngineClient:
         self.counters = Counters()
         self.failure: Failed | None = None
         self.last_step_ns = 0
+        self.on_step: Callable[[int, int], None] = lambda _rows, _tokens: None  # somebody may want to count them
 
     def start(self, report: Report | None = None) -> None:
         """Start the engine; report hears how far it is, in the event loop's thread."""
@@ -176,6 +178,8 @@ class EngineClient:
     def _deliver(self, step: Step) -> None:
         self.counters, self.last_step_ns = step.counters, time.perf_counter_ns()
         events, streams, start = step.events(), self._streams, 0
+        if len(events.keys):
+            self.on_step(len(events.keys), len(events.tokens))
         for scores in events.scores:
             if (stream := streams.get(scores.owner)) is not None:
                 stream._scores.append(scores)

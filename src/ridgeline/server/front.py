@@ -63,13 +63,19 @@ class Failed:
 class Front:
     """One event loop's thread owns it; only the report may come from any thread.
 
-    restarts: how often and how soon an engine that died is brought up again; default: it is not.
+    restarts: how often and how soon an engine that died is brought up again; default: it is not. on_ready: called with
+    what is served, each time it can be.
     stopping is done as soon as requests must end. gave_up: the engine never started, or died too often, so there is
     nothing to stay for.
     """
 
-    def __init__(self, bring_up: BringUp, restarts: Restarts | None = None) -> None:
-        self._bring_up, self._restarts = bring_up, restarts or Restarts(0)
+    def __init__(
+        self,
+        bring_up: BringUp,
+        restarts: Restarts | None = None,
+        on_ready: Callable[[Service], None] = lambda _service: None,
+    ) -> None:
+        self._bring_up, self._restarts, self._on_ready = bring_up, restarts or Restarts(0), on_ready
         self._progress = Starting("starting", 0, 0)
         self._settled: Ready | Failed | None = None
         self._living: asyncio.Task[None] | None = None
@@ -135,6 +141,7 @@ class Front:
         try:
             async with self._bring_up(self._report) as service:
                 self._progress = Starting("starting", 0, 0)
+                self._on_ready(service)
                 self._settled = Ready(service)
                 self._restarts.serving()
                 return await self._watch(service, stopping)

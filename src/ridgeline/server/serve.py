@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.server.front import Failed, Front
+from ridgeline.server.protocol import bounded
 
 _BACKLOG = 2048
 DRAIN_S = 30.0
@@ -65,6 +66,7 @@ class Server:
         config = uvicorn.Config(
             app, lifespan="on", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=_SHUTDOWN_S,
             timeout_keep_alive=30, server_header=False, backlog=_BACKLOG,
+            http=bounded(app.state.limits),
         )  # fmt: skip
         drain = _Drain(self._front, say or _say_nothing, drain_s)
         self._uvicorn = _Uvicorn(config, drain, lambda: announce(self.url))
