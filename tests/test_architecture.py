@@ -49,7 +49,7 @@ LIBRARIES = {
     "online": set[str](),
     "llm": {"numpy"},
     "hub": {"huggingface_hub", "httpx", "tqdm"},
-    "text": {"tokenizers", "numpy"},
+    "text": {"tokenizers", "jinja2", "numpy"},
 }
 FREE = {"cli", "__init__", "__main__"}  # cli may import everything; __init__ is the lazy public face
 HARDWARE = {"device", "ops", "attention"}

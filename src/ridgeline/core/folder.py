@@ -16,7 +16,9 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 INDEX_BYTES = 16 * MIB  # an index of shards at most
 TOKENIZER, VOCAB, MERGES, SETTINGS = "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"
-DESCRIPTION = (CONFIG, GENERATION, TOKENIZER, VOCAB, MERGES, SETTINGS)
+SETTINGS_BYTES = 8 * MIB  # some list every added token of a large vocabulary
+CHAT_TEMPLATE = "chat_template.jinja"
+DESCRIPTION = (CONFIG, GENERATION, TOKENIZER, VOCAB, MERGES, SETTINGS, CHAT_TEMPLATE)
 
 
 def check_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
 from ridgeline.core.errors import BadRequest, ModelError
-from ridgeline.core.folder import MERGES, SETTINGS, TOKENIZER, VOCAB
+from ridgeline.core.folder import MERGES, SETTINGS, SETTINGS_BYTES, TOKENIZER, VOCAB
 from ridgeline.core.jsonfile import MIB, Fields, read_object, read_text
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Tokens
@@ -65,10 +65,14 @@ class Tokenizer:
         """Every id is below this."""
         return len(self.table)
 
-    def encode(self, text: str) -> Tokens:
-        """Token ids, int32 [tokens]. Raises BadRequest for a string that is not Unicode text."""
+    def encode(self, text: str, add_special_tokens: bool = True) -> Tokens:
+        """Token ids, int32 [tokens]. Special tokens written in the text are recognised.
+
+        add_special_tokens: add what the tokenizer puts around a text (a begin of text, where the model has one); a
+        chat template writes its own. Raises BadRequest for a string that is not Unicode text.
+        """
         try:
-            ids = self._library.encode(text).ids
+            ids = self._library.encode(text, add_special_tokens=add_special_tokens).ids
         except (UnicodeEncodeError, TypeError) as error:
             message = "prompt: contains half of a surrogate pair, which is not text"
             raise BadRequest(message, param="prompt") from error
@@ -98,7 +102,7 @@ def _whole(data: bytes) -> str | None:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.is_file() else {}
+    return read_object(path, max_bytes=SETTINGS_BYTES) if path.is_file() else {}
 
 
 def _from_json(path: Path) -> tuple[Library, set[str]]:
