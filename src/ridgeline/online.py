@@ -24,6 +24,7 @@ from ridgeline.server.readiness import PROBE_TIMEOUT_S, Readiness
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
+from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer
 
 
@@ -46,6 +47,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float) ->
         generation = read_generation(found.text_folder)
         tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
         tokenizer.check(order.spec())
+        chat = ChatTemplate.load(found.text_folder)
         for note in filter(None, (found.note, generation.note)):
             say(note)
         channel = make_channel(order)
@@ -64,6 +66,8 @@ def serve(config: Config, access: Access, terminal: Terminal, started: float) ->
                 created=int(time.time()),
                 seed=config.model.seed,
                 note=found.note,
+                chat=chat,
+                lenient=config.server.lenient,
             )
 
     app = create_app(bring_up, Readiness(timeout_s=PROBE_TIMEOUT_S + longest_window_s(config)))

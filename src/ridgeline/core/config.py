@@ -106,6 +106,9 @@ class ServerOptions:
     in_process: bool = option(
         False, "Run the engine in the server's own process, for debuggers and profilers. Default: a process of its own."
     )
+    lenient: bool = option(
+        False, "Accept fields of a request that nobody knows and name them in a header. Default: they are refused."
+    )
 
 
 @dataclass(frozen=True, slots=True)

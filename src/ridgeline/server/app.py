@@ -10,7 +10,7 @@ import contextlib
 import importlib.util
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -21,19 +21,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+import ridgeline
 from ridgeline.core.errors import NotFound, RidgelineError
-from ridgeline.server.answers import Heading, encode_json
+from ridgeline.server.answers import ChatShape, CompletionShape, Heading, Json, Shape, encode_json
+from ridgeline.server.body import json_object, read_body
 from ridgeline.server.completions import Answer
-from ridgeline.server.errors import NotJson, TooLarge, answer_defect, answer_error, answer_http_error, json_response
+from ridgeline.server.errors import answer_defect, answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
-from ridgeline.server.openai import check_model, parse, prepare, text_size
+from ridgeline.server.openai import Ask, parse_chat, parse_completion, prepare, text_size
 from ridgeline.server.openapi import openapi
+from ridgeline.server.readers import brief
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
+from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
 
-MAX_BODY_BYTES = 4 * 2**20
-# A longer body is refused; up to here it is read to its end first, so that the client sees the answer and no reset.
-_DRAINED_BYTES = 16 * MAX_BODY_BYTES
 _BIG_TEXT = 2**14  # characters; encoding more takes milliseconds, which belong in a thread
 
 WEB = Path(__file__).parent / "web"
@@ -46,45 +47,46 @@ _PAGE_HEADERS = {
 }
 
 
-class Completions:
-    """POST /v1/completions, as an ASGI app of its own: it watches the connection while it answers."""
+class Generation:
+    """A route that generates, as an ASGI app of its own: it watches the connection while it answers."""
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, front: Front, parse: Callable[[Json, Service], Ask], shape: Shape) -> None:
+        self._front, self._parse, self._shape = front, parse, shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
         service, stopping = self._front.service(), self._front.stopping
         assert stopping is not None
         try:
-            ask = parse(await _body(request), service.defaults)
+            body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
-        check_model(ask.model, service)
-        if text_size(ask) > _BIG_TEXT:
+        ask = self._parse(json_object(body), service)
+        if text_size(ask.prompts) > _BIG_TEXT:
             prompts = await asyncio.to_thread(prepare, ask, service)
         else:
             prompts = prepare(ask, service)
-        heading = Heading(f"cmpl-{uuid.uuid4().hex}", int(time.time()), service.name)
-        await Answer(ask, prompts, service, heading).respond(receive, send, stopping)
+        heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
+        await Answer(ask, prompts, service, heading, self._shape).respond(receive, send, stopping)
 
 
-async def _body(request: Request) -> bytes:
-    """Raises NotJson and TooLarge before it reads what it will not use."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        # Also what keeps foreign web pages out: a browser sends this type only to a server that invited the page.
-        raise NotJson(f"the body is '{kind[:60]}'; send it with the header Content-Type: application/json")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        elif size > _DRAINED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise TooLarge(f"the body is longer than {MAX_BODY_BYTES} bytes", code="body_too_large")
-    return b"".join(parts)
+class Question:
+    """A route that answers a JSON object with another, from what it knows."""
+
+    def __init__(self, front: Front, answer: Callable[[Json, Service], Answered]) -> None:
+        self._front, self._answer = front, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self._front.service()
+        try:
+            body = await read_body(Request(scope, receive))
+        except ClientDisconnect:
+            return
+        if len(body) > _BIG_TEXT:
+            answer, ignored = await asyncio.to_thread(lambda: self._answer(json_object(body), service))
+        else:
+            answer, ignored = self._answer(json_object(body), service)
+        headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
+        await json_response(answer, headers=headers)(scope, receive, send)
 
 
 class Routes:
@@ -101,7 +103,7 @@ class Routes:
         service, name = self._front.service(), request.path_params["id"]
         if name != service.name:
             raise NotFound(
-                f"model '{name[:80]}' is not served here; this is '{service.name}'", "model", "model_not_found"
+                f"model '{brief(name, 80)}' is not served here; this is '{service.name}'", "model", "model_not_found"
             )
         return json_response(_model_object(service))
 
@@ -118,6 +120,12 @@ class Routes:
         if not await self._readiness.progressing(state.service):
             return json_response({"status": "stalled"}, 503, {"Retry-After": "1"})
         return json_response({"status": "ready"})
+
+    async def tokenizer_info(self, _request: Request) -> Response:
+        return json_response(tokenizer_info(self._front.service()))
+
+    async def version(self, _request: Request) -> Response:
+        return json_response({"version": ridgeline.__version__})
 
     async def openapi(self, _request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
@@ -167,7 +175,12 @@ def create_app(bring_up: BringUp, readiness: Readiness | None = None) -> Starlet
         lifespan=lifespan,
         routes=[
             Route("/", routes.page),
-            Route("/v1/completions", Completions(front), methods=["POST"]),
+            Route("/v1/completions", Generation(front, parse_completion, CompletionShape()), methods=["POST"]),
+            Route("/v1/chat/completions", Generation(front, parse_chat, ChatShape()), methods=["POST"]),
+            Route("/tokenize", Question(front, tokenize), methods=["POST"]),
+            Route("/detokenize", Question(front, detokenize), methods=["POST"]),
+            Route("/tokenizer_info", routes.tokenizer_info),
+            Route("/version", routes.version),
             Route("/v1/models", routes.models),
             Route("/v1/models/{id:path}", routes.model),
             Route("/health", routes.health),
