@@ -14,6 +14,7 @@ from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import read_generation
 from ridgeline.core.config import Config, ServerOptions
 from ridgeline.core.errors import BadRequest, ConfigError
+from ridgeline.core.logprobs import LogprobCollector, TokenLogprob
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import End, FinishReason, NewRequest, Timings, Tokens
 from ridgeline.engine.messages import Counters
@@ -27,13 +28,19 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One prompt's continuation. finish_reason: `stop` (the model's end or a stop string) or `length`."""
+    """One prompt's continuation. finish_reason: `stop` (the model's end, a stop token or a stop string) or `length`.
+
+    A stop token is the last of token_ids, and its text is not in text. logprobs: of each of token_ids, prompt_logprobs:
+    of each of prompt_ids, the first None because nothing comes before it; None where the parameters do not ask.
+    """
 
     text: str
     token_ids: list[int]
     prompt_ids: list[int]
     finish_reason: FinishReason
     timings: Timings
+    logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
 
 
 @dataclass(slots=True)
@@ -41,7 +48,9 @@ class _Open:
     """A generation on its way."""
 
     prompt_ids: Tokens
+    params: SamplingParams
     stream: TextStream
+    scores: LogprobCollector
     token_ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     end: End | None = None
@@ -120,11 +129,13 @@ class LLM:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
         if len(ids) and not (ids.min() >= 0 and ids.max() < self.info.vocab):
             raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        params.check_ids(self.info.vocab)
         key = next(self._keys)
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
         request = NewRequest(key, ids, params.max_tokens, sampling, time.perf_counter_ns())
         self._engine.submit(request)
-        open_[key] = _Open(ids, TextStream(self.tokenizer, params.stop))
+        scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
+        open_[key] = _Open(ids, params, TextStream(self.tokenizer, params.stop), scores)
 
     def _step(self, open_: dict[int, _Open]) -> None:
         events = self._engine.step()
@@ -133,13 +144,16 @@ class LLM:
             assert wake_ns is not None, "requests are waiting and nothing will ever wake them"
             time.sleep(max(0, wake_ns - time.perf_counter_ns()) / 1e9)
             return
-        start = 0
+        for scores in events.scores:
+            if (o := open_.get(scores.owner)) is not None:
+                o.scores.add(scores)
+        stopped, start = {end.key for end in events.ends if end.reason == "stop"}, 0
         for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
             o, new = open_.get(key), events.tokens[start : start + count].tolist()
             start += count
             if o is None or o.end is not None or not new:
                 continue
-            o.pieces.append(o.stream.push(new))
+            o.pieces.append(o.stream.push(new[:-1] if key in stopped else new))  # a stop token has no text
             o.token_ids += new
             if o.stream.stopped is not None:
                 o.end = self._engine.abort(key)
@@ -153,4 +167,7 @@ def _result(o: _Open) -> Generation:
     stopped = o.stream.stopped is not None
     text = "".join(o.pieces) + ("" if stopped else o.stream.flush())
     ids = o.token_ids[: o.stream.num_tokens] if stopped else o.token_ids
-    return Generation(text, ids, o.prompt_ids.tolist(), "stop" if stopped else o.end.reason, o.end.timings)
+    reason, prompt_ids = "stop" if stopped else o.end.reason, o.prompt_ids.tolist()
+    logprobs = None if o.params.logprobs is None else o.scores.output[: len(ids)]
+    prompt_logprobs = None if o.params.prompt_logprobs is None else [None, *o.scores.prompt]
+    return Generation(text, ids, prompt_ids, reason, o.end.timings, logprobs, prompt_logprobs)
