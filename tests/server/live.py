@@ -62,8 +62,8 @@ def byte_level_tokenizer() -> Tokenizer:
 class Reciter(ScriptedRunner):
     """Greedy requests get the tokens of `script`, round and round; others get letters, as ScriptedRunner makes tokens.
 
-    rows: of each launch so far; samplings: of each request that joined. hold() before a launch is collected, let(n) to allow n of them, open() to go on;
-    collecting: set when a launch has to wait. fail: the next launch raises.
+    rows: of each launch so far; samplings: of each request that joined. hold() before a launch is collected, let(n) to
+    allow n of them, open() to go on; collecting: set when a launch has to wait. fail: the next launch raises.
     """
 
     def __init__(self, script: Sequence[int] = TEXT.encode()) -> None:

@@ -93,7 +93,7 @@ def test_fields_that_ask_for_nothing_are_accepted(live: Live) -> None:
 
 def test_a_model_without_a_template_says_what_to_use_instead() -> None:
     with serving(Stage(chat=None)) as live:
-        with pytest.raises(openai.BadRequestError, match="no chat template.*/v1/completions") as caught:
+        with pytest.raises(openai.BadRequestError, match=r"no chat template.*/v1/completions") as caught:
             live.openai.chat.completions.create(**ASK)
         assert caught.value.param == "messages"
         assert live.fetch("/tokenizer_info").json["chat_template"] is None

@@ -192,14 +192,15 @@ COMPLETION: Fields = {
     **_IGNORED,
 }
 
+_AT_LEAST_1 = read.between(1, 2**63 - 1)
 CHAT: Fields = {
     "messages": Field(
         read_messages, MESSAGES_SCHEMA, "The conversation, rendered with the model's chat template; only text."
     ),
     "max_completion_tokens": Field(
-        read.integer, {"type": "integer", "minimum": 1}, f"New tokens at most; default: what fits. {_NEW_TOKENS}"
+        _AT_LEAST_1, {"type": "integer", "minimum": 1}, f"New tokens at most; default: what fits. {_NEW_TOKENS}"
     ),
-    "max_tokens": Field(read.integer, {"type": "integer", "minimum": 1}, "The older name of max_completion_tokens."),
+    "max_tokens": Field(_AT_LEAST_1, {"type": "integer", "minimum": 1}, "The older name of max_completion_tokens."),
     **_GENERATION,
     "logprobs": _flag("Report each token's log-probability: the model's, before temperature, penalties and bias."),
     "top_logprobs": Field(

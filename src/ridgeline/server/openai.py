@@ -30,14 +30,14 @@ class Ask:
     """A request's body, read.
 
     params: checked, with the model's defaults; their max_tokens is 1 where none shall be made (`makes` is False: the
-    one is dropped). max_tokens_given: the request gave a number; otherwise as many as fit are made at most. best_of:
+    one is dropped). limit: the field that gave the number; None: as many as fit are made at most. best_of:
     generations for each prompt, of which n are returned. ignored: fields that changed nothing.
     """
 
     model: str | None
     prompts: tuple[Source, ...]
     params: SamplingParams
-    max_tokens_given: bool
+    limit: str | None
     makes: bool
     n: int
     best_of: int
@@ -81,8 +81,8 @@ def parse_completion(values: dict[str, Any], service: Service) -> Ask:
 def parse_chat(values: dict[str, Any], service: Service) -> Ask:
     """Raises BadRequest, naming the parameter, and NotFound for another model."""
     given, ignored = read_fields(CHAT, values, "messages", lenient=service.lenient)
-    limits = {given[name] for name in ("max_tokens", "max_completion_tokens") if name in given}
-    if len(limits) > 1:
+    limits = {name: given[name] for name in ("max_tokens", "max_completion_tokens") if name in given}
+    if len(set(limits.values())) > 1:
         raise BadRequest(
             "max_tokens: differs from max_completion_tokens, its newer name; send one of them", param="max_tokens"
         )
@@ -90,9 +90,9 @@ def parse_chat(values: dict[str, Any], service: Service) -> Ask:
         raise BadRequest("top_logprobs: only with logprobs: true", param="top_logprobs")
     scored = {"logprobs": given.get("top_logprobs", 0) if given.get("logprobs", False) else None}
     # An answer in a conversation ends where the model ends it, so the default is what fits.
-    longest = {"max_tokens": limits.pop() if limits else service.info.max_model_len}
-    ask = _ask(given | longest, service, (given["messages"],), scored)
-    return replace(ask, ignored=ignored, max_tokens_given="max_tokens" in given or "max_completion_tokens" in given)
+    name, longest = limits.popitem() if limits else (None, service.info.max_model_len)
+    ask = _ask(given | {"max_tokens": longest}, service, (given["messages"],), scored)
+    return replace(ask, ignored=ignored, limit=name)
 
 
 def _ask(given: dict[str, Any], service: Service, prompts: tuple[Source, ...], scored: dict[str, Any]) -> Ask:
@@ -120,7 +120,7 @@ def _ask(given: dict[str, Any], service: Service, prompts: tuple[Source, ...], s
         model=given.get("model"),
         prompts=prompts,
         params=params,
-        max_tokens_given="max_tokens" in given,
+        limit="max_tokens" if "max_tokens" in given else None,
         makes=True,
         n=n,
         best_of=n,
@@ -203,13 +203,13 @@ def _too_long(name: str, what: str, longest: int) -> BadRequest:
 
 def _fitted(shown: str, length: int, ask: Ask, longest: int) -> SamplingParams:
     room = longest - length
-    if not ask.max_tokens_given:
+    if ask.limit is None:
         return replace(ask.params, max_tokens=min(ask.params.max_tokens, room))
     if ask.params.max_tokens > room:
         raise BadRequest(
-            f"max_tokens: {ask.params.max_tokens} new tokens after the {length} of {shown} exceed the model's "
+            f"{ask.limit}: {ask.params.max_tokens} new tokens after the {length} of {shown} exceed the model's "
             f"{longest}; at most {room} fit",
-            param="max_tokens",
+            param=ask.limit,
             code="context_length_exceeded",
         )
     return ask.params
