@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,14 +29,16 @@ from ridgeline.server.body import json_object, read_body
 from ridgeline.server.completions import Answer
 from ridgeline.server.errors import answer_defect, answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
-from ridgeline.server.openai import Ask, parse_chat, parse_completion, prepare, text_size
+from ridgeline.server.openai import Ask, Prompt, parse_chat, parse_completion, prepare
 from ridgeline.server.openapi import openapi
 from ridgeline.server.readers import brief
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
 from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
 
-_BIG_TEXT = 2**14  # characters; encoding more takes milliseconds, which belong in a thread
+_BIG_BODY_BYTES = 2**14  # to parse and encode more takes milliseconds
+
+T = TypeVar("T")
 
 WEB = Path(__file__).parent / "web"
 # Pages may talk to this server and to nobody else.
@@ -60,13 +63,13 @@ class Generation:
             body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
-        ask = self._parse(json_object(body), service)
-        if text_size(ask.prompts) > _BIG_TEXT:
-            prompts = await asyncio.to_thread(prepare, ask, service)
-        else:
-            prompts = prepare(ask, service)
+        ask, prompts = await _worked(self._read, body, service)
         heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
         await Answer(ask, prompts, service, heading, self._shape).respond(receive, send, stopping)
+
+    def _read(self, body: bytes, service: Service) -> tuple[Ask, list[Prompt]]:
+        ask = self._parse(json_object(body), service)
+        return ask, prepare(ask, service)
 
 
 class Question:
@@ -81,12 +84,17 @@ class Question:
             body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
-        if len(body) > _BIG_TEXT:
-            answer, ignored = await asyncio.to_thread(lambda: self._answer(json_object(body), service))
-        else:
-            answer, ignored = self._answer(json_object(body), service)
+        answer, ignored = await _worked(self._read, body, service)
         headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
         await json_response(answer, headers=headers)(scope, receive, send)
+
+    def _read(self, body: bytes, service: Service) -> Answered:
+        return self._answer(json_object(body), service)
+
+
+async def _worked(read: Callable[[bytes, Service], T], body: bytes, service: Service) -> T:
+    """read(body, service), in a thread if it would keep the streams of others waiting."""
+    return await asyncio.to_thread(read, body, service) if len(body) > _BIG_BODY_BYTES else read(body, service)
 
 
 class Routes:

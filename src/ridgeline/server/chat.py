@@ -23,11 +23,6 @@ class Conversation:
     messages: tuple[Json, ...]
     closed: bool = False
 
-    @property
-    def size(self) -> int:
-        """Characters, about."""
-        return sum(len(message["content"]) for message in self.messages)
-
 
 def read_messages(name: str, value: Any) -> Conversation:
     if not isinstance(value, list):

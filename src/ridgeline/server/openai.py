@@ -5,7 +5,6 @@ Nothing is guessed and nothing is ignored in silence: what would change the outp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,13 +142,6 @@ def check_model(name: str | None, service: Service) -> None:
             param="model",
             code="model_not_found",
         )
-
-
-def text_size(prompts: Iterable[Source]) -> int:
-    """Characters that have to be encoded."""
-    return sum(
-        one.size if isinstance(one, Conversation) else len(one) if isinstance(one, str) else 0 for one in prompts
-    )
 
 
 def prepare(ask: Ask, service: Service) -> list[Prompt]:
