@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,7 +29,7 @@ from ridgeline.server.body import json_object, read_body
 from ridgeline.server.completions import Answer
 from ridgeline.server.errors import answer_defect, answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
-from ridgeline.server.openai import Ask, Prompt, parse_chat, parse_completion, prepare
+from ridgeline.server.openai import Ask, parse_chat, parse_completion, prepare
 from ridgeline.server.openapi import openapi
 from ridgeline.server.readers import brief
 from ridgeline.server.readiness import Readiness
@@ -38,6 +38,7 @@ from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenize
 
 _BIG_BODY_BYTES = 2**14  # to parse and encode more takes milliseconds
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 WEB = Path(__file__).parent / "web"
@@ -63,13 +64,13 @@ class Generation:
             body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
-        ask, prompts = await _worked(self._read, body, service)
+        ask = await _worked(len(body), self._ask, body, service)
+        prompts = await _worked(len(body), prepare, ask, service)
         heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
         await Answer(ask, prompts, service, heading, self._shape).respond(receive, send, stopping)
 
-    def _read(self, body: bytes, service: Service) -> tuple[Ask, list[Prompt]]:
-        ask = self._parse(json_object(body), service)
-        return ask, prepare(ask, service)
+    def _ask(self, body: bytes, service: Service) -> Ask:
+        return self._parse(json_object(body), service)
 
 
 class Question:
@@ -84,7 +85,7 @@ class Question:
             body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
-        answer, ignored = await _worked(self._read, body, service)
+        answer, ignored = await _worked(len(body), self._read, body, service)
         headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
         await json_response(answer, headers=headers)(scope, receive, send)
 
@@ -92,9 +93,9 @@ class Question:
         return self._answer(json_object(body), service)
 
 
-async def _worked(read: Callable[[bytes, Service], T], body: bytes, service: Service) -> T:
-    """read(body, service), in a thread if it would keep the streams of others waiting."""
-    return await asyncio.to_thread(read, body, service) if len(body) > _BIG_BODY_BYTES else read(body, service)
+async def _worked(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What work returns, done in a thread if that many bytes would keep the streams of others waiting."""
+    return await asyncio.to_thread(work, *arguments, **named) if size > _BIG_BODY_BYTES else work(*arguments, **named)
 
 
 class Routes:
