@@ -70,10 +70,8 @@ def served(*arguments: str) -> Iterator[Served]:
         process.stderr.close()
 
 
-def post(url: str, body: dict[str, object]) -> str:
-    request = urllib.request.Request(
-        url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+def post(url: str, body: dict[str, object], path: str = "/v1/completions") -> str:
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         text: str = answer.read().decode()
         return text
@@ -123,15 +121,23 @@ def test_the_bundled_model_is_served_by_a_front_without_torch() -> None:
         assert "Traceback" not in server.log
 
 
-def test_the_engine_can_share_the_process(tmp_path: Path) -> None:
+def test_the_engine_can_share_the_process_and_a_template_makes_conversations(tmp_path: Path) -> None:
     folder = write_tiny_gpt2(tmp_path / "tiny")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}{{ eos_token }}")
     with served(
-        "--model", str(folder), "--in-process", "--kv-memory", "16MiB", "--served-model-name", "mine"
+        "--model", str(folder), "--in-process", "--kv-memory", "16MiB", "--served-model-name", "mine", "--lenient"
     ) as server:
         answer = server.wait_for(r"model '(\w+)' in \w+ on")
         assert answer[1] == "mine"
         server.wait_for("ready after")
         assert json.loads(post(server.url, {"model": "mine", "prompt": "the river", "max_tokens": 3}))["choices"]
+        ask = {"messages": [{"role": "user", "content": "the river"}], "max_tokens": 3, "return_token_ids": True}
+        answer_to_chat = json.loads(post(server.url, ask | {"unknown_to_us": 1}, "/v1/chat/completions"))
+        (choice,) = answer_to_chat["choices"]
+        assert choice["message"]["role"] == "assistant"
+        end = 0  # the template's own end of text is one token, not thirteen characters
+        assert choice["prompt_token_ids"][-1] == end
+        assert answer_to_chat["usage"]["prompt_tokens"] == len(choice["prompt_token_ids"])
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
 

@@ -32,6 +32,7 @@ from ridgeline.server.manners import Manners
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
+from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer
 
 
@@ -66,6 +67,7 @@ class Prepared:
     order: EngineOrder
     tokenizer: Tokenizer
     generation: Generation
+    chat: ChatTemplate | None
 
 
 async def prepare(config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch) -> Prepared:
@@ -84,10 +86,11 @@ async def prepare(config: Config, access: Access, operator: Operator, report: Re
     generation = read_generation(found.text_folder)
     tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
     tokenizer.check(order.spec())
+    chat = ChatTemplate.load(found.text_folder)
     for note in filter(None, (found.note, generation.note)):
         operator.say(note)
     clock.lap("tokenizer")
-    return Prepared(found, order, tokenizer, generation)
+    return Prepared(found, order, tokenizer, generation, chat)
 
 
 def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, api_keys: str | None = None) -> int:
@@ -134,6 +137,8 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
                 created=int(time.time()),
                 seed=config.model.seed,
                 note=prepared.found.note,
+                chat=prepared.chat,
+                lenient=config.clients.lenient,
             )
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.

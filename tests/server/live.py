@@ -22,7 +22,7 @@ from tokenizers import models, pre_tokenizers
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.params import SamplingParams
-from ridgeline.core.types import Output, Plan
+from ridgeline.core.types import Output, Plan, Sampling
 from ridgeline.engine.channel import Report, ThreadChannel
 from ridgeline.engine.client import EngineClient
 from ridgeline.engine.engine import Engine, NullSink
@@ -38,12 +38,19 @@ from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.serve import Server
 from ridgeline.server.service import Service, running_engine
+from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer, byte_alphabet
-from tests.scripted import Launched, ScriptedRunner, _Seat, mix
+from tests.scripted import Launched, ScriptedRunner, _Seat, choose, mix
 
 EOS = 256
 MAX_LEN = 256
 SLOTS, BLOCK_SIZE, NUM_BLOCKS = 16, 16, 256
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+SCORED = tuple(range(257))
+LETTERS = SCORED[0x61:0x7B]
 TEXT = "Grüße, 世界! 🙂 Once upon a time there was a server. END of the tale. "
 
 
@@ -55,22 +62,24 @@ def byte_level_tokenizer() -> Tokenizer:
 
 
 class Reciter(ScriptedRunner):
-    """Greedy requests get the tokens of `script`, round and round; others get what ScriptedRunner makes.
+    """Greedy requests get the tokens of `script`, round and round; others get letters, as ScriptedRunner makes tokens.
 
-    rows: of each launch so far. hold() before a launch is collected, let(n) to allow n of them, open() to go on;
-    collecting: set when a launch has to wait. fail: the next launch raises. step_s: what a launch takes at least.
+    rows: of each launch so far; samplings: of each request that joined. hold() before a launch is collected, let(n) to
+    allow n of them, open() to go on; collecting: set when a launch has to wait. fail: the next launch raises. step_s:
+    what a launch takes at least.
     """
 
     def __init__(self, script: Sequence[int] = TEXT.encode()) -> None:
         super().__init__(
             slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE,
-            vocabulary=tuple(range(0x61, 0x7B)),
+            vocabulary=SCORED,
         )  # fmt: skip
         self.script = script
         self._allowed = threading.Semaphore(0)
         self._held = False
         self.collecting = threading.Event()
         self.rows: list[int] = []
+        self.samplings: list[Sampling] = []
         self.fail = False
         self.step_s = 0.0
 
@@ -96,13 +105,16 @@ class Reciter(ScriptedRunner):
             raise RuntimeError("the device fell off the bus")
         time.sleep(self.step_s)
         self.rows.append(len(plan.rows))
+        self.samplings += [join.sampling for join in plan.joins]
         return super().launch(plan)
 
     def _sample(self, seat: _Seat) -> int:
         sampling = seat.join.sampling
         if sampling.temperature > 0:
-            return super()._sample(seat)
-        token = self.script[seat.made % len(self.script)]
+            token = choose(seat.chain[-1], seat.made, sampling, LETTERS)
+        else:
+            token = self.script[seat.made % len(self.script)]
+        seat.ids.append(token)
         seat.chain.append(mix(seat.chain[-1], token))
         seat.over = token in sampling.stop_ids or seat.length >= seat.join.limit
         return token
@@ -129,6 +141,8 @@ class Stage:
     ready: threading.Event = field(default_factory=threading.Event)
     broken: str | None = None  # why the engine cannot start
     tokenizer: Tokenizer = field(default_factory=byte_level_tokenizer)
+    chat: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHAT_TEMPLATE))
+    lenient: bool = False
     client: EngineClient | None = None
     aborted: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
 
@@ -158,6 +172,7 @@ class Stage:
             yield Service(
                 engine=client, info=info, tokenizer=self.tokenizer, eos_ids=(EOS,),
                 defaults=SamplingParams(), name="recite", root="acme/recite-1b", created=1700000000,
+                chat=self.chat, lenient=self.lenient,
             )  # fmt: skip
 
 

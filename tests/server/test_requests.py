@@ -30,7 +30,7 @@ def error_of(response: Reply, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [
-        ("max_tokens", 0, "max_tokens"),
+        ("max_tokens", -1, "max_tokens"),
         ("max_tokens", "5", "max_tokens"),
         ("max_tokens", True, "max_tokens"),
         ("max_tokens", 5.0, "max_tokens"),
@@ -49,13 +49,13 @@ def error_of(response: Reply, status: int) -> dict[str, Any]:
         ("stop", [1], "stop"),
         ("stream", 1, "stream"),
         ("stream_options", {"include_usage": True}, "stream_options"),
-        ("n", 2, "n"),
-        ("best_of", 2, "best_of"),
-        ("echo", True, "echo"),
+        ("n", 129, "n"),
+        ("best_of", 0, "best_of"),
         ("echo", 0, "echo"),
-        ("logprobs", 0, "logprobs"),
+        ("logprobs", 21, "logprobs"),
         ("suffix", "the end", "suffix"),
-        ("presence_penalty", 0.5, "presence_penalty"),
+        ("priority", 1, "priority"),
+        ("presence_penalty", 2.5, "presence_penalty"),
         ("logit_bias", {"50256": -100}, "logit_bias"),
         ("prompt", "", "prompt"),
         ("prompt", [], "prompt"),
@@ -85,8 +85,8 @@ def test_a_wrong_value_is_a_400_that_names_its_field(live: Live, field: str, val
 
 def test_the_client_sees_an_exception_with_the_parameter(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model="recite", prompt="a", n=3)
-    assert caught.value.param == "n"
+        client.completions.create(model="recite", prompt="a", suffix="b")
+    assert caught.value.param == "suffix"
     with pytest.raises(openai.NotFoundError) as not_found:
         client.completions.create(model="gpt-9", prompt="a")
     assert (not_found.value.param, not_found.value.code) == ("model", "model_not_found")

@@ -208,6 +208,9 @@ class ClientOptions:
         "A file of API keys, one a line, optionally as name:key (the name goes to the log); # begins a comment. With "
         "keys every route but /health needs one. RIDGELINE_API_KEYS, separated by commas, does the same.",
     )
+    lenient: bool = option(
+        False, "Accept fields of a request that nobody knows and name them in a header. Default: they are refused."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -28,8 +28,42 @@ class Heading:
     created: int
     model: str
 
-    def fields(self) -> Json:
-        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.model}
+    def fields(self, kind: str) -> Json:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+class CompletionShape:
+    """How /v1/completions writes a choice: its text is a field.
+
+    before_text, after_text: around the text in a chunk. opening: what a choice's first chunk has alone.
+    """
+
+    prefix, whole, chunk = "cmpl-", "text_completion", "text_completion"
+    before_text, after_text = b'"text":', b""
+    opening: ClassVar[Json | None] = None
+
+    def choice(self, text: str) -> Json:
+        return {"text": text}
+
+    def delta(self, text: str) -> Json:
+        return {"text": text}
+
+
+class ChatShape:
+    """How /v1/chat/completions writes a choice: a message, and in a stream what is added to it."""
+
+    prefix, whole, chunk = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+    before_text, after_text = b'"delta":{"content":', b"}"
+    opening: ClassVar[Json | None] = {"delta": {"role": "assistant", "content": "", "refusal": None}}
+
+    def choice(self, text: str) -> Json:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def delta(self, text: str) -> Json:
+        return {"delta": {"content": text} if text else {}}
+
+
+Shape = CompletionShape | ChatShape
 
 
 def usage(prompt: int, completion: int, cached: int) -> Json:
@@ -44,31 +78,38 @@ def usage(prompt: int, completion: int, cached: int) -> Json:
 class Chunks:
     """The chunks of one choice. usage_null: a stream that ends with usage has `"usage": null` in every chunk before."""
 
-    def __init__(self, heading: Heading, index: int, *, usage_null: bool) -> None:
-        head = encode_json(heading.fields())[:-1]
-        self._before = b"data: " + head + b',"choices":[{"index":%d,"text":' % index
-        self._open = b',"logprobs":null,"finish_reason":null'
-        self._close = b'}],"usage":null}\n\n' if usage_null else b"}]}\n\n"
-        self._plain = self._open + self._close
+    def __init__(self, heading: Heading, index: int, shape: Shape, *, usage_null: bool) -> None:
+        self._shape, self._usage_null = shape, usage_null
+        self._head = b"data: " + encode_json(heading.fields(shape.chunk))[:-1] + b',"choices":[{"index":%d,' % index
+        self._before = self._head + shape.before_text
+        end = b'}],"usage":null}\n\n' if usage_null else b"}]}\n\n"
+        self._after = shape.after_text + b',"logprobs":null,"finish_reason":null' + end
 
     def text(self, text: str) -> bytes:
-        return self._before + encode_json(text) + self._plain
+        """Nothing but text: what nearly all chunks are."""
+        return self._before + encode_json(text) + self._after
 
-    def text_with(self, text: str, extra: Json) -> bytes:
-        """extra is not empty: further fields of the choice."""
-        return self._before + encode_json(text) + self._open + b"," + encode_json(extra)[1:-1] + self._close
+    def opening(self, opening: Json, counted: Json | None) -> bytes:
+        return self._written(opening | {"logprobs": None, "finish_reason": None}, counted)
 
-    def last(self, text: str, finish_reason: str, extra: Json) -> bytes:
-        fields = encode_json({"logprobs": None, "finish_reason": finish_reason, **extra})
-        return self._before + encode_json(text) + b"," + fields[1:-1] + self._close
+    def full(self, text: str, logprobs: Json | None, reason: str | None, extra: Json, counted: Json | None) -> bytes:
+        """extra: further fields of the choice. counted: the usage so far, if every chunk has it."""
+        fields = {"logprobs": logprobs, "finish_reason": reason, **extra}
+        return self._written(self._shape.delta(text) | fields, counted)
+
+    def _written(self, fields: Json, counted: Json | None) -> bytes:
+        data = self._head + encode_json(fields)[1:] + b"]"
+        if self._usage_null or counted is not None:
+            data += b',"usage":' + encode_json(counted)
+        return data + b"}\n\n"
 
 
-def usage_chunk(heading: Heading, counted: Json) -> bytes:
-    return b"data: " + encode_json({**heading.fields(), "choices": [], "usage": counted}) + b"\n\n"
+def usage_chunk(heading: Heading, shape: Shape, counted: Json) -> bytes:
+    return b"data: " + encode_json({**heading.fields(shape.chunk), "choices": [], "usage": counted}) + b"\n\n"
 
 
-def completion(heading: Heading, choices: Sequence[Json], counted: Json) -> bytes:
-    return encode_json({**heading.fields(), "choices": choices, "usage": counted})
+def whole_answer(heading: Heading, shape: Shape, choices: Sequence[Json], counted: Json) -> bytes:
+    return encode_json({**heading.fields(shape.whole), "choices": choices, "usage": counted})
 
 
 def error_object(message: str, kind: str, param: str | None = None, code: str | None = None) -> Json:

@@ -10,8 +10,9 @@ import contextlib
 import importlib.util
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,25 +23,29 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+import ridgeline
 from ridgeline.core.errors import NotFound, RidgelineError
 from ridgeline.engine.supervisor import Restarts
-from ridgeline.server.answers import Heading, encode_json
+from ridgeline.server.answers import ChatShape, CompletionShape, Heading, Json, Shape, encode_json
+from ridgeline.server.body import json_object, read_body
 from ridgeline.server.completions import Answer
-from ridgeline.server.errors import NotJson, TooLarge, answer_error, answer_http_error, json_response
+from ridgeline.server.errors import answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
 from ridgeline.server.gate import Gate
 from ridgeline.server.manners import Manners
 from ridgeline.server.metrics import Metrics
-from ridgeline.server.openai import check_model, parse, prepare, text_size
+from ridgeline.server.openai import Ask, parse_chat, parse_completion, prepare
 from ridgeline.server.openapi import openapi
+from ridgeline.server.readers import brief
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
+from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
 from ridgeline.server.visit import visit_of
 
-MAX_BODY_BYTES = 4 * 2**20
-# A longer body is refused; up to here it is read to its end first, so that the client sees the answer and no reset.
-_DRAINED_BYTES = 16 * MAX_BODY_BYTES
-_BIG_TEXT = 2**14  # characters; encoding more takes milliseconds, which belong in a thread
+_BIG_BODY_BYTES = 2**14  # to parse and encode more takes milliseconds
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WEB = Path(__file__).parent / "web"
 # Pages may talk to this server and to nobody else.
@@ -52,49 +57,55 @@ _PAGE_HEADERS = {
 }
 
 
-class Completions:
-    """POST /v1/completions, as an ASGI app of its own: it watches the connection while it answers."""
+class Generation:
+    """A route that generates, as an ASGI app of its own: it watches the connection while it answers."""
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, front: Front, parse: Callable[[Json, Service], Ask], shape: Shape) -> None:
+        self._front, self._parse, self._shape = front, parse, shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, visit = Request(scope, receive), visit_of(scope)
-        service, stopping = self._front.service(), self._front.stopping
+        service, stopping, visit = self._front.service(), self._front.stopping, visit_of(scope)
         assert stopping is not None
         visit.books.admission.check()
         try:
-            ask = parse(await _body(request), service.defaults)
+            body = await read_body(Request(scope, receive))
         except ClientDisconnect:
             return
+        ask = await _worked(len(body), self._ask, body, service)
         visit.limit(ask.timeout_s)
-        check_model(ask.model, service)
-        visit.enter(ask.prompts, len(ask.prompts))
-        if text_size(ask) > _BIG_TEXT:
-            prompts = await asyncio.to_thread(prepare, ask, service)
-        else:
-            prompts = prepare(ask, service)
-        visit.weigh([len(prompt.ids) for prompt in prompts])
-        heading = Heading(f"cmpl-{uuid.uuid4().hex}", int(time.time()), service.name)
-        await Answer(ask, prompts, service, heading, visit).respond(receive, send, stopping)
+        visit.enter(ask.prompts, len(ask.prompts) * ask.best_of)
+        prompts = await _worked(len(body), prepare, ask, service)
+        visit.weigh([len(prompt.ids) for prompt in prompts for _ in range(ask.best_of)])
+        heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
+        await Answer(ask, prompts, service, heading, self._shape, visit).respond(receive, send, stopping)
+
+    def _ask(self, body: bytes, service: Service) -> Ask:
+        return self._parse(json_object(body), service)
 
 
-async def _body(request: Request) -> bytes:
-    """Raises NotJson and TooLarge before it reads what it will not use."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        # Also what keeps foreign web pages out: a browser sends this type only to a server that invited the page.
-        raise NotJson(f"the body is '{kind[:60]}'; send it with the header Content-Type: application/json")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        elif size > _DRAINED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise TooLarge(f"the body is longer than {MAX_BODY_BYTES} bytes", code="body_too_large")
-    return b"".join(parts)
+class Question:
+    """A route that answers a JSON object with another, from what it knows."""
+
+    def __init__(self, front: Front, answer: Callable[[Json, Service], Answered]) -> None:
+        self._front, self._answer = front, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        service = self._front.service()
+        try:
+            body = await read_body(Request(scope, receive))
+        except ClientDisconnect:
+            return
+        answer, ignored = await _worked(len(body), self._read, body, service)
+        headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
+        await json_response(answer, headers=headers)(scope, receive, send)
+
+    def _read(self, body: bytes, service: Service) -> Answered:
+        return self._answer(json_object(body), service)
+
+
+async def _worked(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """What work returns, done in a thread if that many bytes would keep the streams of others waiting."""
+    return await asyncio.to_thread(work, *arguments, **named) if size > _BIG_BODY_BYTES else work(*arguments, **named)
 
 
 class Routes:
@@ -111,7 +122,7 @@ class Routes:
         service, name = self._front.service(), request.path_params["id"]
         if name != service.name:
             raise NotFound(
-                f"model '{name[:80]}' is not served here; this is '{service.name}'", "model", "model_not_found"
+                f"model '{brief(name, 80)}' is not served here; this is '{service.name}'", "model", "model_not_found"
             )
         return json_response(_model_object(service))
 
@@ -136,6 +147,12 @@ class Routes:
     async def metrics(self, request: Request) -> Response:
         content, media_type = self._metrics.render(request.headers.get("accept", ""))
         return Response(content, headers={"Content-Type": media_type})
+
+    async def tokenizer_info(self, _request: Request) -> Response:
+        return json_response(tokenizer_info(self._front.service()))
+
+    async def version(self, _request: Request) -> Response:
+        return json_response({"version": ridgeline.__version__})
 
     async def openapi(self, _request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
@@ -195,7 +212,12 @@ def create_app(
         lifespan=lifespan,
         routes=[
             Route("/", routes.page),
-            Route("/v1/completions", Completions(front), methods=["POST"]),
+            Route("/v1/completions", Generation(front, parse_completion, CompletionShape()), methods=["POST"]),
+            Route("/v1/chat/completions", Generation(front, parse_chat, ChatShape()), methods=["POST"]),
+            Route("/tokenize", Question(front, tokenize), methods=["POST"]),
+            Route("/detokenize", Question(front, detokenize), methods=["POST"]),
+            Route("/tokenizer_info", routes.tokenizer_info),
+            Route("/version", routes.version),
             Route("/v1/models", routes.models),
             Route("/v1/models/{id:path}", routes.model),
             Route("/health", routes.health),

@@ -1,97 +1,61 @@
-"""One completion request from its prompts to its last byte. Knows streams of tokens and ASGI; knows no parsing.
+"""The answer to one request from its prompts to its last byte. Knows streams of tokens and ASGI; knows no parsing.
 
 Everything that can end an answer is one wait: the work is done, the client is gone, or the server stops. Whichever
-comes first, what still runs in the engine is aborted.
+comes first, what still runs in the engine is aborted. Completions and conversations differ in their Shape alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
 from ridgeline.core.errors import RidgelineError, Stopping
-from ridgeline.core.types import End
-from ridgeline.engine.client import Stream
+from ridgeline.core.params import derive_seed
 from ridgeline.server.answers import (
     DONE,
+    ChatShape,
     Chunks,
     Heading,
     Json,
-    completion,
+    Shape,
     encode_json,
     timings_object,
     usage,
     usage_chunk,
+    whole_answer,
 )
+from ridgeline.server.choice import Choice
 from ridgeline.server.errors import error_content
 from ridgeline.server.openai import Ask, Prompt
 from ridgeline.server.service import Service
 from ridgeline.server.visit import Visit
+from ridgeline.server.words import chat_logprobs, completion_logprobs
 from ridgeline.server.writer import Writer
-from ridgeline.text.stream import StopStrings, TextStream
-from ridgeline.text.tokenizer import Tokenizer
+from ridgeline.text.stream import StopStrings
 
 T = TypeVar("T")
-
-
-class Choice:
-    """One prompt's text as it comes. ids: the tokens that count; end: set with the last of them. began: called once."""
-
-    def __init__(
-        self, prompt: Prompt, stream: Stream, tokenizer: Tokenizer, stops: StopStrings, began: Callable[[], None]
-    ) -> None:
-        self.prompt, self.stream = prompt, stream
-        self._began: Callable[[], None] | None = began
-        self.ids: list[int] = []
-        self.end: End | None = None
-        self._text = TextStream(tokenizer, stops)
-
-    async def advance(self) -> tuple[str, list[int]]:
-        """What is new: text that no later token can change, and token ids. Raises EngineDied and BadRequest.
-
-        A stop string ends the request in the engine; tokens that were made meanwhile are dropped. The End is waited for
-        even then, as it has the timings.
-        """
-        delta = await self.stream.receive()
-        if self._began is not None:
-            self._began()
-            self._began = None
-        text, ids, self.end = "", [], delta.end
-        if self._text.stopped is None:
-            text = self._text.push(delta.tokens)
-            ids = delta.tokens[: self._text.num_tokens - len(self.ids)]
-            self.ids += ids
-            if self._text.stopped is not None:
-                self.stream.abort()
-        if delta.end is not None:
-            text += self._text.flush()
-        return text, ids
-
-    async def run(self) -> str:
-        """The whole text."""
-        parts = []
-        while self.end is None:
-            parts.append((await self.advance())[0])
-        return "".join(parts)
-
-    @property
-    def finish_reason(self) -> str:
-        assert self.end is not None
-        return "stop" if self._text.stopped is not None else self.end.reason
 
 
 class Answer:
     """An ASGI response. What goes wrong before the first byte is raised, and becomes a status; later it is an event."""
 
-    def __init__(self, ask: Ask, prompts: Sequence[Prompt], service: Service, heading: Heading, visit: Visit) -> None:
-        self._ask, self._prompts, self._service, self._heading = ask, prompts, service, heading
-        self._visit = visit
-        self._choices: list[Choice] = []
-        self._settled = False
+    def __init__(
+        self,
+        ask: Ask,
+        prompts: Sequence[Prompt],
+        service: Service,
+        heading: Heading,
+        shape: Shape,
+        visit: Visit,
+    ) -> None:
+        self._ask, self._prompts, self._service, self._heading, self._shape = ask, prompts, service, heading, shape
+        self._visit, self._settled = visit, False
+        self._groups: list[list[Choice]] = []  # by prompt
         self._headers = [(b"cache-control", b"no-store")]
         if ask.ignored:
             self._headers.append((b"x-ridgeline-ignored", ", ".join(ask.ignored).encode()))
@@ -119,8 +83,7 @@ class Answer:
             await writer.event(b"data: " + encode_json(error_content(error)) + b"\n\n")
             await writer.end()
         finally:
-            for choice in self._choices:
-                choice.stream.abort()
+            self._abort()
             await _finished(work)
             self._settle()
             await _finished(gone)
@@ -137,57 +100,108 @@ class Answer:
             reason = "abort" if choice.end is None else choice.finish_reason
             self._visit.ended(len(choice.ids), reason, choice.end)
 
+    @property
+    def _choices(self) -> list[Choice]:
+        return [choice for group in self._groups for choice in group]
+
     def _submit(self) -> None:
-        stops = StopStrings(self._ask.params.stop)
+        """Every generation is a request of its own to the engine; the first of a prompt has the request's own seed."""
+        ask, stops = self._ask, StopStrings(self._ask.params.stop)
         try:
-            for index, prompt in enumerate(self._prompts):
-                stream = self._service.submit(prompt.ids, prompt.params)
-                began = partial(self._visit.began, index)
-                self._choices.append(Choice(prompt, stream, self._service.tokenizer, stops, began))
+            for prompt in self._prompts:
+                self._groups.append([])
+                base = self._service.seeded(prompt.params)
+                seed = base.seed
+                assert seed is not None
+                if base.logprobs is None and ask.best_of > ask.n:
+                    base = replace(base, logprobs=0)
+                for index in range(ask.best_of):
+                    params = replace(base, seed=derive_seed(seed, index)) if index else base
+                    stream = self._service.submit(prompt.ids, params, ask.cache_salt)
+                    began = partial(self._visit.began, len(self._choices))
+                    choice = Choice(prompt, params, stream, self._service.tokenizer, stops, began, makes=ask.makes)
+                    self._groups[-1].append(choice)
         except RidgelineError:
-            for choice in self._choices:
-                choice.stream.abort()
+            self._abort()
             raise
 
+    def _abort(self) -> None:
+        for choice in self._choices:
+            choice.stream.abort()
+
     async def _whole(self, writer: Writer) -> None:
-        texts = await _together([choice.run() for choice in self._choices])
+        await _together([choice.run() for choice in self._choices])
+        best = [choice for group in self._groups for choice in _likeliest(group, self._ask.n)]
         choices = [
-            {"index": index, "text": text, "finish_reason": choice.finish_reason, "logprobs": None}
-            | self._prompt_ids(choice)
-            | self._ids(choice.ids)
-            | self._timings(choice)
-            for index, (choice, text) in enumerate(zip(self._choices, texts, strict=True))
+            {
+                "index": index,
+                **self._shape.choice(self._echoed(choice) + choice.text),
+                "logprobs": self._logprobs(choice, 0),
+                "finish_reason": choice.finish_reason,
+                **self._prompt_ids(choice),
+                **self._ids(choice.ids),
+                **self._timings(choice),
+            }
+            for index, choice in enumerate(best)
         ]
         self._settle()
-        await writer.whole(completion(self._heading, choices, self._usage()))
+        await writer.whole(whole_answer(self._heading, self._shape, choices, self._usage()))
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
         if self._ask.include_usage:
-            await writer.event(usage_chunk(self._heading, self._usage()))
+            await writer.event(usage_chunk(self._heading, self._shape, self._usage()))
         self._settle()
         await writer.event(DONE)
         await writer.end()
 
     async def _events(self, index: int, choice: Choice, writer: Writer) -> None:
-        chunks = Chunks(self._heading, index, usage_null=self._ask.include_usage)
-        extra = self._prompt_ids(choice)
+        ask, chunks = self._ask, Chunks(self._heading, index, self._shape, usage_null=self._ask.include_usage)
+        # Whether a chunk in the middle is nothing but text.
+        plain = ask.params.logprobs is None and not ask.return_token_ids and not ask.continuous_usage
+        text, ids = await choice.advance()
+        if self._shape.opening is not None:
+            await writer.event(chunks.opening(self._shape.opening, self._usage_so_far()))
+        text, extra = self._echoed(choice) + text, self._prompt_ids(choice)
         while choice.end is None:
-            text, ids = await choice.advance()
-            extra |= self._ids(ids)
-            if choice.end is not None:
-                break
-            if extra and ids:
-                await writer.event(chunks.text_with(text, extra))
+            if plain:
+                if text:
+                    await writer.event(chunks.text(text))
+            elif text or ids:
+                told = extra | self._ids(ids)
+                scores = self._logprobs(choice, len(choice.ids) - len(ids))
+                await writer.event(chunks.full(text, scores, None, told, self._usage_so_far()))
                 extra = {}
-            elif text:
-                await writer.event(chunks.text(text))
-        await writer.event(chunks.last(text, choice.finish_reason, extra | self._timings(choice)))
+            text, ids = await choice.advance()
+        told = extra | self._ids(ids) | self._timings(choice)
+        scores = self._logprobs(choice, len(choice.ids) - len(ids))
+        await writer.event(chunks.full(text, scores, choice.finish_reason, told, self._usage_so_far()))
 
     def _usage(self) -> Json:
-        prompt = sum(len(choice.prompt.ids) for choice in self._choices)
-        cached = sum(choice.end.cached for choice in self._choices if choice.end is not None)
+        """A prompt counts once however many choices it has; all generations count, also those that are not returned."""
+        prompt = sum(len(prompt.ids) for prompt in self._prompts)
+        cached = sum(group[0].end.cached for group in self._groups if group[0].end is not None)
         return usage(prompt, sum(len(choice.ids) for choice in self._choices), cached)
+
+    def _usage_so_far(self) -> Json | None:
+        return self._usage() if self._ask.continuous_usage else None
+
+    def _echoed(self, choice: Choice) -> str:
+        return choice.prompt_text() if self._ask.echo else ""
+
+    def _logprobs(self, choice: Choice, first: int) -> Json | None:
+        """Of the choice's tokens from the first on; with echo the prompt's stand before the very first."""
+        if self._ask.params.logprobs is None:
+            return None
+        tokenizer = self._service.tokenizer
+        ids, scores = choice.ids[first:], choice.scores.output[first : len(choice.ids)]
+        if isinstance(self._shape, ChatShape):
+            return chat_logprobs(tokenizer, scores)
+        if not self._ask.echo or not choice.opens():
+            return completion_logprobs(tokenizer, ids, scores, choice.offsets.of_output(ids))
+        prompt_ids = choice.prompt.ids.tolist()
+        offsets = choice.offsets.of_prompt(prompt_ids) + choice.offsets.of_output(ids)
+        return completion_logprobs(tokenizer, prompt_ids + ids, [None, *choice.scores.prompt, *scores], offsets)
 
     def _prompt_ids(self, choice: Choice) -> Json:
         return {"prompt_token_ids": choice.prompt.ids.tolist()} if self._ask.return_token_ids else {}
@@ -199,6 +213,11 @@ class Answer:
         if not self._ask.timings or choice.end is None:
             return {}
         return {"timings": timings_object(choice.end, self._service.info.kv_block_bytes)}
+
+
+def _likeliest(group: list[Choice], n: int) -> list[Choice]:
+    """The n with the highest mean log-probability, the best first; all of them in their order if n are there."""
+    return group if len(group) == n else sorted(group, key=lambda choice: -choice.mean_logprob)[:n]
 
 
 async def _gone(receive: Receive) -> None:

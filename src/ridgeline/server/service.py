@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import Tokens
@@ -13,6 +13,7 @@ from ridgeline.engine.channel import Channel, Report
 from ridgeline.engine.client import EngineClient, Stream
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.server.daemon import in_daemon_thread
+from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer
 
 
@@ -22,7 +23,8 @@ class Service:
 
     name: what clients call the model; root: the model's own name. note: why this model was chosen, if that needs
     saying. defaults: sampling values for requests that bring none. seed: requests without a seed get one from it, in
-    the order of their arrival. created: Unix seconds.
+    the order of their arrival. created: Unix seconds. chat: how the model knows a conversation, None if it knows none.
+    lenient: fields that nobody knows are named in a header instead of refused.
     """
 
     engine: EngineClient
@@ -35,12 +37,19 @@ class Service:
     created: int
     seed: int = 0
     note: str | None = None
+    chat: ChatTemplate | None = None
+    lenient: bool = False
     _asked: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
 
-    def submit(self, prompt_ids: Tokens, params: SamplingParams) -> Stream:
-        """Hand a prompt to the engine. Raises EngineDied."""
-        seed = derive_seed(self.seed, next(self._asked)) if params.seed is None else params.seed
-        return self.engine.submit(prompt_ids, params.max_tokens, params.for_device(seed, self.eos_ids))
+    def seeded(self, params: SamplingParams) -> SamplingParams:
+        """The same with a seed: the request's own, otherwise the next one of this server."""
+        return params if params.seed is not None else replace(params, seed=derive_seed(self.seed, next(self._asked)))
+
+    def submit(self, prompt_ids: Tokens, params: SamplingParams, cache_salt: str = "") -> Stream:
+        """Hand a prompt to the engine; params have a seed. Raises EngineDied, and BadRequest for too many stop ids."""
+        assert params.seed is not None
+        sampling = params.for_device(params.seed, self.eos_ids)
+        return self.engine.submit(prompt_ids, params.max_tokens, sampling, cache_salt)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ A byte-level token is a string of bytes, so decoding is a table and one join; on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ridgeline.core.types import Tokens
 
 END_OF_TEXT = "<|endoftext|>"
 MAX_IDS = 2**20
+ROLES = ("bos_token", "pad_token", "unk_token")
 
 
 def byte_alphabet() -> dict[str, int]:
@@ -35,11 +36,17 @@ class Tokenizer:
 
     table[id]: the bytes of a token, nothing for special tokens (they do not belong to the text) and for ids that no
     token has. texts[id]: the same as a string where it is whole UTF-8 by itself, otherwise None. eos_text: the token
-    that ends a text, as a string.
+    that ends a text, as a string. special[id]: the name of a special token. roles: which token has a role
+    (`bos_token`, `pad_token`), by the tokenizer's settings.
     """
 
-    def __init__(self, library: Library, eos_text: str | None, table: list[bytes]) -> None:
+    def __init__(
+        self, library: Library, eos_text: str | None, table: list[bytes], roles: Mapping[str, str] | None = None
+    ) -> None:
         self.eos_text = eos_text
+        self.roles = dict(roles or {})
+        added = library.get_added_tokens_decoder()
+        self.special = {token_id: token.content for token_id, token in added.items() if token.special}
         self.table = table
         self.texts = [_whole(data) for data in table]
         self._library = library
@@ -58,7 +65,8 @@ class Tokenizer:
             raise ModelError(f"{folder}: has no tokenizer; a model folder needs {TOKENIZER}, or {VOCAB} and {MERGES}")
         library.no_truncation()
         library.no_padding()
-        return Tokenizer(library, _eos_text(settings, library), _byte_table(path, library, special))
+        table = _byte_table(path, library, special)
+        return Tokenizer(library, _eos_text(settings, library), table, _roles(settings, library))
 
     @property
     def vocab_size(self) -> int:
@@ -174,14 +182,23 @@ def _build(path: Path, make: Any) -> Library:
 
 
 def _eos_text(settings: Fields, library: Library) -> str | None:
-    named = settings.values.get("eos_token")
+    text = _named(settings, library, "eos_token")
+    return text or (END_OF_TEXT if library.token_to_id(END_OF_TEXT) is not None else None)
+
+
+def _roles(settings: Fields, library: Library) -> dict[str, str]:
+    named = {role: _named(settings, library, role) for role in ROLES}
+    return {role: text for role, text in named.items() if text is not None}
+
+
+def _named(settings: Fields, library: Library, role: str) -> str | None:
+    """The token with that role, if the settings name one that exists."""
+    named = settings.values.get(role)
     text = named.get("content") if isinstance(named, dict) else named
     try:
-        if isinstance(text, str) and library.token_to_id(text) is not None:
-            return text
+        return text if isinstance(text, str) and library.token_to_id(text) is not None else None
     except UnicodeEncodeError as error:
-        raise settings.refuse("eos_token", "but must be text, without half a surrogate pair") from error
-    return END_OF_TEXT if library.token_to_id(END_OF_TEXT) is not None else None
+        raise settings.refuse(role, "but must be text, without half a surrogate pair") from error
 
 
 def _byte_table(path: Path, library: Library, special: set[str]) -> list[bytes]:
