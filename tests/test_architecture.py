@@ -34,6 +34,7 @@ MAY = {
     "terminal": {"core"},
     "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
     "llm": {"core", "text", "hub", "build", "engine", "terminal"},
+    "talk": {"core", "text", "llm"},
     "bench": {"core"},
 }
 TORCH = {"device", "ops", "attention", "models", "runner", "build"}
@@ -45,6 +46,7 @@ LIBRARIES = {
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
     "bench": {"aiohttp", "rich"},
+    "talk": {"aiohttp", "prompt_toolkit"},
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},
@@ -116,6 +118,7 @@ def test_every_room_is_in_the_table() -> None:
         "import ridgeline, ridgeline.cli",
         "import ridgeline.online, ridgeline.build, ridgeline.hub.download",
         "import ridgeline.bench.client",
+        "import ridgeline.talk.loop, ridgeline.talk.remote, ridgeline.cli.chatting",
     ],
 )
 def test_the_front_loads_no_torch(code: str) -> None:
