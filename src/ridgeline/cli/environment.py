@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads: the Hugging Face libraries' own, and where its cache is."""
+"""The environment variables that Ridgeline reads: the Hugging Face libraries' own, OpenAI's, and where its cache is."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def hub_access() -> Access:
         token=os.environ.get("HF_TOKEN") or None,
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
+
+
+def api_key() -> str | None:
+    """The key that clients of OpenAI's interface send."""
+    return os.environ.get("OPENAI_API_KEY") or None
 
 
 def cache_dir() -> Path:
