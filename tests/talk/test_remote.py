@@ -164,6 +164,14 @@ def test_keys_and_addresses() -> None:
             ask_facts(Address.parse(url, None))
 
 
+def test_a_reader_of_the_answer_that_left_is_not_taken_for_the_server() -> None:
+    def say(_text: str) -> None:
+        raise BrokenPipeError
+
+    with serving(Scripted()) as address, pytest.raises(BrokenPipeError):
+        Remote(address, Facts(None, None, True), Chat(), 8, {}).answer(Conversation(turns=[Turn("Hello")]), say)
+
+
 def test_events_may_be_cut_anywhere() -> None:
     data = "data: Grüße\r\n\r\n: comment\ndata:two\n\n".encode()
     for cut in range(len(data)):

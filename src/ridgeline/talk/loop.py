@@ -55,13 +55,13 @@ class Talk:
 
     def _take(self, message: str) -> None:
         if message.startswith("/"):
-            name, _, rest = message.partition(" ")
+            name, *rest = message.split(maxsplit=1)
             if name not in self._commands:
                 near = did_you_mean(name, [*self._commands, "/exit"])
                 raise BadRequest(
                     f"{name}: no such command{near}; /help lists them, and a space before it makes it text"
                 )
-            self._commands[name](rest.strip())
+            self._commands[name]("".join(rest).strip())
         elif message.strip() or (self._partner.continues and self._conversation.text()):
             self._answer(message.removeprefix(" ") if message.startswith(" /") else message)
 
@@ -77,14 +77,11 @@ class Talk:
 
         try:
             self._partner.answer(conversation, say)
-        except RidgelineError:
-            if not any(parts):  # as if it had not been said
+        except (RidgelineError, KeyboardInterrupt) as error:
+            if isinstance(error, RidgelineError) and not any(parts):  # as if it had not been said
                 conversation.turns[:], conversation.left_out = turns, left_out
-                raise
-            self._end(said, parts)
-            raise
-        except KeyboardInterrupt:
-            self._end(said, parts)
+            else:
+                self._end(said, parts)
             raise
         self._end(said, parts)
 

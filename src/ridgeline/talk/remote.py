@@ -63,7 +63,7 @@ class Address:
             ) from error
         except TimeoutError as error:
             raise Unavailable(f"{self.url}: no answer in time") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except aiohttp.ClientError as error:
             raise Unavailable(f"{self.url}: the connection was lost ({type(error).__name__})") from error
 
 
