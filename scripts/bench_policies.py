@@ -54,8 +54,10 @@ SYSTEMS = (
     System("dynamic", "policies", {"batching": "dynamic"}),
     System("prefill-first", "policies", {"batching": "prefill-first"}),
     System("continuous", "policies", {"batching": "continuous"}),
+    System("continuous, 8 steps a visit", "policies", {"batching": "continuous", "max_steps_per_visit": 8}),
+    System("continuous, 2 launches in flight", "policies", {"batching": "continuous", "launches_in_flight": 2}),
     System("KV cache paged", "cache", {"batching": "continuous", "kv_cache": "paged"}),
-    System("KV cache none", "cache", {"batching": "continuous", "kv_cache": "none"}),
+    System("KV cache none", "cache", {"batching": "continuous", "kv_cache": "none", "max_num_batched_tokens": 2048}),
 )
 LOADS = {"policies": Load(32, (16, 128), (16, 64)), "cache": Load(8, (32, 64), (32, 32))}
 
@@ -94,9 +96,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     rng = np.random.default_rng(arguments.seed)
-    shared = {"random_weights": arguments.shape, "dtype": arguments.dtype, "device": arguments.device}
+    shared: dict[str, Any] = {
+        "random_weights": arguments.shape,
+        "dtype": arguments.dtype,
+        "device": arguments.device,
+    }
     chosen = [system for system in SYSTEMS if arguments.only in system.name]
-    llms = {s.name: LLM(**shared, kv_memory="1GiB", max_num_seqs=32, max_model_len=256, **s.options) for s in chosen}
+    # Without the prefix cache: random prompts share nothing. Enough tokens a step for all rows without a KV cache.
+    shared |= {"prefix_cache": False, "max_num_seqs": 32, "max_model_len": 256, "kv_memory": "1GiB"}
+    llms = {s.name: LLM(**shared, **s.options) for s in chosen}
     found: dict[str, list[dict[str, float]]] = {system.name: [] for system in chosen}
     for turn in range(arguments.rounds + 1):
         drawn = {name: load.draw(rng) for name, load in LOADS.items()}
@@ -105,7 +113,7 @@ def main() -> None:
             if turn:  # the first round warms up
                 found[system.name].append(result)
             shown = ", ".join(f"{name} {value:.3g}" for name, value in result.items())
-            print(f"round {turn} {system.name:15s} {shown}{'' if turn else '  (warm-up)'}", flush=True)
+            print(f"round {turn} {system.name:32s} {shown}{'' if turn else '  (warm-up)'}", flush=True)
     if arguments.out:
         config = {k: v for k, v in vars(arguments).items() if k != "out"}
         config |= {"loads": {name: vars(load) for name, load in LOADS.items()}}

@@ -5,8 +5,8 @@
     naive(prompt, max_tokens, sampling)         # what a request's output must be, whatever ran beside it
 
 A KV entry is a hash of the whole prefix that it was computed from, so an entry that is wrong, stale or somebody else's
-shows at once as an AssertionError. Of Sampling, stop_ids and min_tokens are honoured, and the seed where temperature is
-above 0. Knows no scheduler: anything that makes plans can drive it.
+shows at once as an AssertionError. Of Sampling, stop_ids and min_tokens are honoured, the seed where temperature is
+above 0, and the wishes for log-probabilities. Knows no scheduler: anything that makes plans can drive it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgeline.core.types import Ints, Join, Output, Plan, Sampling
+from ridgeline.core.logprobs import TokenLogprob
+from ridgeline.core.types import Ints, Join, Output, Plan, Sampling, Scores
 
 VOCABULARY = tuple(range(13))
 _START, _MASK = 7, (1 << 61) - 1
@@ -62,13 +63,38 @@ def naive(
     return output
 
 
+def likeliest(state: int, vocabulary: Sequence[int] = VOCABULARY) -> list[tuple[int, float]]:
+    """All tokens after the prefix with this hash and their log-probabilities, which float32 holds exactly."""
+    first = (state >> 23) % len(vocabulary)
+    rest, base = (*vocabulary[first:], *vocabulary[:first]), (state >> 9) % 64 / 64
+    return [(token, -base - rank / 4) for rank, token in enumerate(rest)]
+
+
+def naive_logprobs(
+    ids: Sequence[int], most: int, first: int = 1, vocabulary: Sequence[int] = VOCABULARY
+) -> list[TokenLogprob]:
+    """Of the tokens from the first on."""
+    state, found = _START, list[TokenLogprob]()
+    for position, token in enumerate(ids):
+        if position >= first:
+            odds = likeliest(state, vocabulary)
+            found.append(TokenLogprob(int(token), dict(odds)[int(token)], tuple(odds[:most])))
+        state = mix(state, int(token))
+    return found
+
+
 @dataclass(slots=True)
 class _Seat:
-    """One request on the device. chain[i]: hash of its first i + 1 tokens, whether computed yet or not."""
+    """One request on the device. chain[i]: hash of its first i + 1 tokens, whether computed yet or not; ids: they.
+
+    scored: positions of the prompt whose successors were scored.
+    """
 
     join: Join
+    ids: list[int]
     chain: list[int]
     computed: int
+    scored: int = 0
     over: bool = False
 
     @property
@@ -137,6 +163,8 @@ class ScriptedRunner:
             self._written[plan.serial] = []
         slots = plan.rows.tolist()
         made: list[list[int]] = [[] for _ in slots]
+        firsts = [self._seats[slot].length for slot in slots]
+        scores = list[Scores]()
         positions = padding = 0
         for turn in range(plan.horizon):
             spans = list(self._spans(plan, turn, made))
@@ -147,12 +175,15 @@ class ScriptedRunner:
             positions += processed
             padding += processed - sum(end - start for _, start, end in spans)
             self._compute(plan, [(slots[i], start, end) for i, start, end in spans], ghosts)
+            if turn == 0:
+                scores += self._prompt_scores(slots, spans)
             for i, _, end in spans:
                 seat = self._seats[slots[i]]
                 seat.computed = end
                 if end == seat.length:
                     made[i].append(self._sample(seat))
         width = max(map(len, made))
+        scores += self._scores(slots, firsts, made)
         return Output(
             serial=plan.serial,
             counts=np.array([len(m) for m in made], np.int64),
@@ -162,6 +193,38 @@ class ScriptedRunner:
             ),
             positions=positions,
             padding=padding,
+            scores=tuple(scores),
+        )
+
+    def _prompt_scores(self, slots: list[int], spans: list[tuple[int, int, int]]) -> Iterator[Scores]:
+        seats = [self._seats[slot] for slot in slots]
+        most = max(seat.join.sampling.prompt_logprobs or 0 for seat in seats)
+        for row, start, end in spans:
+            seat = seats[row]
+            begin, until = max(start, seat.scored), min(end, len(seat.join.prompt_ids) - 1)
+            if seat.join.sampling.prompt_logprobs is not None and begin < until:
+                yield self._score(seat, row, True, begin + 1, until + 1, most)
+                seat.scored = until
+
+    def _scores(self, slots: list[int], firsts: list[int], made: list[list[int]]) -> Iterator[Scores]:
+        seats = [self._seats[slot] for slot in slots]
+        most = max(seat.join.sampling.logprobs or 0 for seat in seats)
+        for row, (seat, first, new) in enumerate(zip(seats, firsts, made, strict=True)):
+            if seat.join.sampling.logprobs is not None and new:
+                yield self._score(seat, row, False, first, first + len(new), most)
+
+    def _score(self, seat: _Seat, row: int, prompt: bool, first: int, end: int, most: int) -> Scores:
+        """Of the tokens [first, end); as many of the likeliest as anybody in the launch wants."""
+        odds = [likeliest(state, self._vocabulary) for state in seat.chain[first - 1 : end - 1]]
+        tokens = seat.ids[first:end]
+        return Scores(
+            owner=row,
+            prompt=prompt,
+            first=first,
+            tokens=np.array(tokens, np.int32),
+            values=np.array([dict(these)[token] for these, token in zip(odds, tokens, strict=True)], np.float32),
+            top_ids=np.array([[token for token, _ in these[:most]] for these in odds], np.int32),
+            top_values=np.array([[value for _, value in these[:most]] for these in odds], np.float32),
         )
 
     def _update(self, plan: Plan) -> None:
@@ -169,12 +232,12 @@ class ScriptedRunner:
             self._seats.pop(slot, None)
         for join in plan.joins:
             assert join.slot not in self._seats, "the slot is taken"
-            chain, state = [], _START
-            for token in (*join.prompt_ids.tolist(), *join.output_ids.tolist()):
+            ids, chain, state = [*join.prompt_ids.tolist(), *join.output_ids.tolist()], [], _START
+            for token in ids:
                 state = mix(state, token)
                 chain.append(state)
             self._table[join.slot, : len(join.blocks)] = join.blocks
-            self._seats[join.slot] = _Seat(join, chain, len(join.blocks) * self._block_size)
+            self._seats[join.slot] = _Seat(join, ids, chain, len(join.blocks) * self._block_size)
         slots, index, blocks = plan.new_blocks
         self._table[slots, index] = blocks
 
@@ -186,7 +249,7 @@ class ScriptedRunner:
                 continue
             if turn == 0:
                 start, end = int(plan.starts[i]), int(plan.starts[i] + plan.counts[i])
-                assert start == seat.computed, "a row starts where it stands"
+                assert start in (0, seat.computed), "a row starts where it stands, or anew"
                 assert start < end <= seat.length, "a row computes tokens that exist"
                 assert (end == seat.length) == (promise > 0), "a row makes tokens if it reaches its end"
                 assert seat.length + promise <= seat.join.limit, "nothing is promised past the limit"
@@ -218,6 +281,7 @@ class ScriptedRunner:
     def _sample(self, seat: _Seat) -> int:
         state = seat.chain[-1]
         token = choose(state, seat.made, seat.join.sampling, self._vocabulary)
+        seat.ids.append(token)
         seat.chain.append(mix(state, token))
         seat.over = token in seat.join.sampling.stop_ids or seat.length >= seat.join.limit
         return token

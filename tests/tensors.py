@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from ridgeline.attention.batch import Batch
 from ridgeline.attention.reference import Reference
 from ridgeline.core.spec import ModelSpec
-from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Join, Output, Plan, Sampling, Tokens
+from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Join, Output, Plan, Sampling, Scores, Tokens
 from ridgeline.device.base import Device
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.models.gpt2 import GPT2
@@ -20,7 +22,7 @@ from ridgeline.models.linear import Dense, Scheme
 from ridgeline.ops.linear import linear_kernel
 from ridgeline.runner.forward import Eager
 from ridgeline.runner.inputs import Packing, Ragged
-from ridgeline.runner.runner import Runner
+from ridgeline.runner.runner import Launched, Runner
 from ridgeline.runner.slots import Sizes
 
 TINY = ModelSpec(layers=2, d_model=32, heads=4, d_inner=64, vocab=97, max_positions=64)
@@ -67,17 +69,31 @@ def make_runner(
     return Runner(model, attention or Reference(), packing or Ragged(), device or cpu(), sizes)
 
 
+@dataclass(frozen=True)
+class Flight:
+    """A launch that was not collected yet, and the slots of its rows."""
+
+    launched: Launched
+    slots: list[int]
+
+
 class Driver:
-    """Hands plans to a runner: who has which slot and blocks, and nothing of a scheduler's judgement."""
+    """Hands plans to a runner: who has which slot and blocks, and nothing of a scheduler's judgement.
+
+    known: the tokens that the host has seen, by slot; ahead: how many there will be after what is in flight.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.free = list(range(runner.sizes.num_blocks))
         self.blocks: dict[int, list[int]] = {}
         self.known: dict[int, list[int]] = {}
+        self.ahead: dict[int, int] = {}
+        self.limits: dict[int, int] = {}
         self.computed: dict[int, int] = {}
         self.joins: list[Join] = []
         self.leaves: list[int] = []
+        self.scores: dict[int, list[Scores]] = {}
         self.positions = self.padding = 0
 
     def join(
@@ -92,39 +108,53 @@ class Driver:
         out = np.array(output, np.int32) if output else NO_TOKENS
         self.joins.append(Join(slot, ids, out, (), limit, sampling or Sampling()))
         self.known[slot], self.computed[slot], self.blocks[slot] = [*prompt, *output], 0, []
+        self.ahead[slot], self.limits[slot], self.scores[slot] = len(self.known[slot]), limit, []
 
     def leave(self, slot: int) -> list[int]:
         self.leaves.append(slot)
         self.free = self.blocks.pop(slot) + self.free  # the next to join gets them at once
-        del self.computed[slot]
+        del self.computed[slot], self.ahead[slot]
         return self.known.pop(slot)
 
-    def step(self, counts: dict[int, int], seats: int = 0) -> Output:
-        """counts: tokens to compute, by slot. Rows that reach their end make a token."""
+    def launch(self, counts: dict[int, int], seats: int = 0, horizon: int = 1) -> Flight:
+        """counts: tokens to compute, by slot. Rows that reach their end make tokens, as many as the horizon has."""
         rows = np.array(list(counts), np.int64)
         starts = np.array([self.computed[slot] for slot in counts], np.int64)
-        promise = np.array([self.computed[s] + n == len(self.known[s]) for s, n in counts.items()], np.int64)
+        reach = {slot: self.computed[slot] + n == self.ahead[slot] for slot, n in counts.items()}
+        promise = {slot: min(horizon, self.limits[slot] - self.ahead[slot]) if reach[slot] else 0 for slot in counts}
+        for slot, count in counts.items():
+            self.computed[slot] += count + max(0, promise[slot] - 1)
+            self.ahead[slot] += promise[slot]
         plan = Plan(
-            1, rows, starts, np.array(list(counts.values()), np.int64), promise, tuple(self.joins),
-            tuple(self.leaves), self._reserve(counts), seats=max(seats, len(rows)),
+            1, rows, starts, np.array(list(counts.values()), np.int64), np.array(list(promise.values()), np.int64),
+            tuple(self.joins), tuple(self.leaves), self._reserve(counts), seats=max(seats, len(rows)), horizon=horizon,
         )  # fmt: skip
         self.joins, self.leaves = [], []
-        output = self.runner.collect(self.runner.launch(plan))
-        for row, (slot, count) in enumerate(counts.items()):
-            self.computed[slot] += count
-            self.known[slot] += output.tokens[row, : output.counts[row]].tolist()
+        return Flight(self.runner.launch(plan), list(counts))
+
+    def collect(self, flight: Flight) -> Output:
+        output = self.runner.collect(flight.launched)
+        for row, slot in enumerate(flight.slots):
+            if slot in self.known:
+                self.known[slot] += output.tokens[row, : output.counts[row]].tolist()
+        for scores in output.scores:
+            self.scores[flight.slots[scores.owner]].append(scores)
         self.positions += output.positions
         self.padding += output.padding
         return output
 
-    def work(self) -> dict[int, int]:
-        return {slot: len(ids) - self.computed[slot] for slot, ids in self.known.items()}
+    def step(self, counts: dict[int, int], seats: int = 0, horizon: int = 1) -> Output:
+        return self.collect(self.launch(counts, seats, horizon))
 
-    def _reserve(self, counts: dict[int, int]) -> tuple[Any, Any, Any]:
+    def work(self) -> dict[int, int]:
+        """What there is to compute for those who may still make a token."""
+        return {slot: ahead - self.computed[slot] for slot, ahead in self.ahead.items() if ahead < self.limits[slot]}
+
+    def _reserve(self, slots: Iterable[int]) -> tuple[Any, Any, Any]:
         new = []
-        for slot, count in counts.items():
+        for slot in slots:
             held = self.blocks[slot]
-            while len(held) * self.runner.sizes.block_size < self.computed[slot] + count:
+            while len(held) * self.runner.sizes.block_size < self.computed[slot]:
                 new.append((slot, len(held), self.free[0]))
                 held.append(self.free.pop(0))
         if not new:
@@ -133,27 +163,49 @@ class Driver:
         return slots, index, blocks
 
 
+@dataclass(frozen=True)
+class Way:
+    """How work is cut: tokens of a prompt at once, iterations of a launch, launches in flight."""
+
+    chunk: int = 1 << 30
+    horizon: int = 1
+    depth: int = 1
+
+
 def decode(
     runner: Runner,
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     sampling: Sequence[Sampling] | None = None,
-    chunk: int = 1 << 30,
+    way: Way = Way(),
 ) -> list[list[int]]:
-    """All prompts at once, in chunks of a length, each until it has its tokens or stops. Returns the new tokens."""
-    driver = Driver(runner)
+    """All prompts at once, each until it has its tokens or stops. Returns the new tokens."""
+    return [made for made, _ in decode_scored(runner, prompts, new_tokens, sampling, way)]
+
+
+def decode_scored(
+    runner: Runner,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    sampling: Sequence[Sampling] | None = None,
+    way: Way = Way(),
+) -> list[tuple[list[int], list[Scores]]]:
+    driver, flights = Driver(runner), deque[Flight]()
     for slot, prompt in enumerate(prompts):
         asked = sampling[slot] if sampling else None
         driver.join(slot, prompt, len(prompt) + new_tokens, asked)
     results: dict[int, list[int]] = {}
     while driver.known:
-        work = {slot: min(count, chunk) for slot, count in driver.work().items()}
-        output = driver.step(work, seats=len(prompts))
-        for row, slot in enumerate(work):
-            made = len(driver.known[slot]) - len(prompts[slot])
-            if output.finished[row] or made == new_tokens:
+        while len(flights) < way.depth and (work := driver.work()):
+            cut = {slot: min(count, way.chunk) for slot, count in work.items()}
+            horizon = way.horizon if cut == work else 1
+            flights.append(driver.launch(cut, len(prompts), horizon))
+        flight = flights.popleft()
+        output = driver.collect(flight)
+        for row, slot in enumerate(flight.slots):
+            if slot in driver.known and (output.finished[row] or len(driver.known[slot]) == driver.limits[slot]):
                 results[slot] = driver.leave(slot)[len(prompts[slot]) :]
-    return [results[slot] for slot in range(len(prompts))]
+    return [(results[slot], driver.scores[slot]) for slot in range(len(prompts))]
 
 
 def random_prompts(rng: np.random.Generator, count: int, longest: int, vocab: int) -> list[list[int]]:
@@ -173,4 +225,4 @@ def all_logits(model: GPT2, ids: Sequence[int], device: Device | None = None) ->
         starts=np.array([0]),
         contexts=np.array([count]), max_query=count, max_context=count, padding=0,
     )  # fmt: skip
-    return Eager(model, attention)(batch).to(torch.float32)
+    return Eager(model, attention)(batch)[0].to(torch.float32)

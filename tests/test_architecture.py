@@ -36,6 +36,7 @@ MAY = {
     "llm": {"core", "text", "hub", "build", "engine", "terminal"},
     "talk": {"core", "text", "llm"},
     "bench": {"core"},
+    "lab": {"core", "menu", "bench"},
 }
 TORCH = {"device", "ops", "attention", "models", "runner", "build"}
 LIBRARIES = {
@@ -45,8 +46,9 @@ LIBRARIES = {
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy"},
-    "bench": {"aiohttp", "rich"},
     "talk": {"aiohttp", "prompt_toolkit"},
+    "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
+    "lab": {"plotly", "psutil", "rich"},
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},
@@ -117,8 +119,8 @@ def test_every_room_is_in_the_table() -> None:
     [
         "import ridgeline, ridgeline.cli",
         "import ridgeline.online, ridgeline.build, ridgeline.hub.download",
-        "import ridgeline.bench.client",
         "import ridgeline.talk.loop, ridgeline.talk.remote, ridgeline.cli.chatting",
+        "import ridgeline.bench.client, ridgeline.bench.serve, ridgeline.lab.tradeoffs",
     ],
 )
 def test_the_front_loads_no_torch(code: str) -> None:

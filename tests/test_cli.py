@@ -41,11 +41,21 @@ def test_the_classic_server_shows_its_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("serve", "--batching", "dynamik"), "--batching: 'dynamik' is not one of one, dynamic, continuous"),
+        (
+            ("serve", "--batching", "dynamik"),
+            "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous",
+        ),
+        (("serve", "--batching", "one", "--chunked-prefill"), "--batching one computes prompts whole"),
+        (("serve", "--kv-cache", "none", "--prefix-cache"), "--prefix-cache needs a KV cache"),
+        (("generate", "--prefix-cache", "--no-prefix-cache", "Hello"), "exclude each other"),
         (("serve", "--port", "70000"), "--port: 70000 is out of range"),
         (("serve", "--model", "demo", "--random-weights", "gpt2"), "exclude each other"),
         (("serve", "--kv-memory", "much", "--model", "demo"), "'much' is not a size"),
         (("serve", "--config", "nowhere.toml"), "nowhere.toml"),
+        (("bench", "serve", "--num-requests", "4"), "--concurrency"),
+        (("bench", "serve", "--concurrency", "1", "--extra-body", "[1]"), "--extra-body: expected a JSON object"),
+        (("bench", "serve", "--concurrency", "1", "--api-key-file", "nowhere"), "--api-key-file nowhere"),
+        (("tradeoffs", "--dtype", "float23", "--quick"), "--dtype: 'float23' is not one of"),
         (("generate", "--model", "./nowhere", "Hello"), "./nowhere"),
         (("generate", "--model", "demo", "--max-tokens", "0", "Hello"), "max_tokens: 0 is too small"),
         (("generate", "--model", "demo", "--temperature", "nan", "Hello"), "temperature"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,39 @@ def test_a_stop_string_ends_the_text_before_it(llm: LLM) -> None:
     assert llm.counters.running == llm.counters.waiting == 0
 
 
+def test_a_stop_token_is_a_token_without_text(llm: LLM) -> None:
+    base = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+    free = llm.generate("the valley", base)[0]
+    stop = free.token_ids[6]
+    count = free.token_ids.index(stop) + 1
+    cut = llm.generate("the valley", replace(base, stop_token_ids=(stop,), logprobs=0))[0]
+    assert (cut.finish_reason, cut.token_ids) == ("stop", free.token_ids[:count])
+    assert cut.text == llm.tokenizer.decode(free.token_ids[: count - 1])
+    assert cut.logprobs is not None
+    assert [one.token_id for one in cut.logprobs] == cut.token_ids
+
+
+def test_log_probabilities_are_given_where_they_are_asked(llm: LLM) -> None:
+    base = SamplingParams(max_tokens=5, temperature=0, ignore_eos=True)
+    each = [base, replace(base, logprobs=2), replace(base, prompt_logprobs=0), replace(base, logprobs=0)]
+    free, some, prompt, own = llm.generate(["the valley"] * 4, each)
+    assert (free.logprobs, free.prompt_logprobs, some.prompt_logprobs, prompt.logprobs) == (None,) * 4
+    assert some.logprobs is not None
+    assert [one.top[0] for one in some.logprobs] == [(one.token_id, one.logprob) for one in some.logprobs]
+    assert prompt.prompt_logprobs is not None
+    assert [one and one.token_id for one in prompt.prompt_logprobs] == [None, *prompt.prompt_ids[1:]]
+    assert own.logprobs is not None
+    assert [(one.logprob, one.top) for one in own.logprobs] == [(one.logprob, ()) for one in some.logprobs]
+
+
+def test_log_probabilities_end_with_the_text(llm: LLM) -> None:
+    base = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+    free = llm.generate("the valley", base)[0]
+    cut = llm.generate("the valley", replace(base, stop=(free.text[10:13],), logprobs=0))[0]
+    assert cut.logprobs is not None
+    assert [one.token_id for one in cut.logprobs] == cut.token_ids
+
+
 def test_a_window_that_nobody_joins_closes_by_itself(folder: str) -> None:
     llm = LLM(folder, dtype="float32", device="cpu", kv_memory="64MiB", batching="dynamic", batch_window_ms=5.0)
     made = llm.generate(["a", "b"], SamplingParams(max_tokens=3))
@@ -71,6 +105,8 @@ def test_a_window_that_nobody_joins_closes_by_itself(folder: str) -> None:
         ([[5] * 250], SamplingParams(max_tokens=32), "256"),
         ([[99_999]], SamplingParams(), "token ids"),
         ([[-1]], SamplingParams(), "token ids"),
+        ([[5]], SamplingParams(logit_bias=((99_999, 1.0),)), "logit_bias"),
+        ([[5]], SamplingParams(stop_token_ids=(99_999,)), "stop_token_ids"),
     ],
 )
 def test_a_prompt_that_cannot_run_is_refused_and_leaves_nothing(

@@ -21,7 +21,6 @@ from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix
 from ridgeline.menu import MENU
 from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
@@ -64,8 +63,9 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
     options = order.config.model
     device = choose(options.device, options.dtype)
     clock.lap("import torch")
-    limits = engine_limits(order.config, order.spec(), device)
+    limits = engine_limits(order.config, order.spec(), device.step_tokens)
     plan = plan_engine_memory(order, limits, device)
+    scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     report("loading weights", 0, 0)
     model = load_model(order, device, report)
     clock.lap("load weights")
@@ -73,7 +73,6 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
     runner = make_runner(order.config, model, device, limits, plan)
     runner.warm_up()
     clock.lap("warm up")
-    scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     info = EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
@@ -89,7 +88,8 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
         notes=tuple(filter(None, [missing_cuda_hint()])),
         start_ms=clock.laps_ms,
     )
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink()), info
+    depth = order.config.batching.launches_in_flight
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth), info
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,11 @@ class EngineLimits:
     budget: int
 
 
-def engine_limits(config: Config, spec: ModelSpec, device: Device) -> EngineLimits:
-    """Fill in what the operator left open. Raises ConfigError for limits that exclude each other."""
+def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLimits:
+    """Fill in what the operator left open. Raises ConfigError for limits that exclude each other.
+
+    step_tokens: of a step, as many as the device can make use of.
+    """
     max_len = config.model.max_model_len or spec.max_positions
     if max_len > spec.max_positions:
         raise ConfigError(f"--max-model-len {max_len}: this model has only {spec.max_positions} positions")
@@ -111,10 +114,13 @@ def engine_limits(config: Config, spec: ModelSpec, device: Device) -> EngineLimi
     slots = config.limits.max_num_seqs
     if policy.max_batch is not None:
         slots = min(slots, policy.max_batch)
+    chunked = config.batching.chunked_prefill is not False
+    keeps: bool = chosen("kv_cache", config.batching.kv_cache).keeps
     budget = config.limits.max_num_batched_tokens
-    if budget is None:
-        # A batch that cannot be divided must fit as a whole, or the budget would quietly make it smaller.
-        budget = max(device.step_tokens, slots) if policy.divisible else slots * max_len
+    if budget is None and not policy.divisible:
+        budget = slots * max_len  # a batch that nobody joins must fit as a whole, or the budget would make it smaller
+    elif budget is None:
+        budget = max(step_tokens, slots, 0 if chunked and keeps else max_len)
     return EngineLimits(policy, slots, max_len, budget)
 
 
@@ -162,14 +168,24 @@ def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimit
 
 
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Scheduler:
-    ledger = Ledger(
+    options = config.batching
+    kept: type[Ledger] = chosen("kv_cache", options.kv_cache)
+    shared = kept.keeps if options.prefix_cache is None else options.prefix_cache
+    ledger = kept(
         slots=limits.slots,
         max_len=limits.max_len,
         num_blocks=num_blocks,
         block_size=config.limits.block_size,
-        prefix=NoPrefix(),
+        prefix=chosen("prefix_cache", "on" if shared else "off")(),
     )
-    return Scheduler(limits.policy, ledger, SchedulerLimits(limits.slots, limits.max_len, limits.budget))
+    rules = SchedulerLimits(
+        limits.slots,
+        limits.max_len,
+        limits.budget,
+        horizon=options.max_steps_per_visit,
+        chunked=options.chunked_prefill is not False,
+    )
+    return Scheduler(limits.policy, ledger, rules)
 
 
 class Stopwatch:

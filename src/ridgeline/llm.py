@@ -14,6 +14,7 @@ from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import read_generation
 from ridgeline.core.config import Config, ServerOptions
 from ridgeline.core.errors import BadRequest, ConfigError
+from ridgeline.core.logprobs import LogprobCollector, TokenLogprob
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import End, FinishReason, NewRequest, Timings, Tokens
 from ridgeline.engine.messages import Counters
@@ -27,13 +28,19 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One prompt's continuation. finish_reason: `stop` (the model's end or a stop string) or `length`."""
+    """One prompt's continuation. finish_reason: `stop` (the model's end, a stop token or a stop string) or `length`.
+
+    A stop token is the last of token_ids, and its text is not in text. logprobs: of each of token_ids, prompt_logprobs:
+    of each of prompt_ids, the first None because nothing comes before it; None where the parameters do not ask.
+    """
 
     text: str
     token_ids: list[int]
     prompt_ids: list[int]
     finish_reason: FinishReason
     timings: Timings
+    logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +60,30 @@ class _Open:
 
     index: int
     prompt_ids: Tokens
+    params: SamplingParams
     stream: TextStream
+    scores: LogprobCollector
     token_ids: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
-    def push(self, new: list[int]) -> tuple[str, list[int]]:
-        """The text that new tokens make certain, and those of them that count."""
-        text = self.stream.push(new)
-        ids = new[: self.stream.num_tokens - len(self.token_ids)]
+    def push(self, new: list[int], *, stops: bool) -> tuple[str, list[int]]:
+        """The text that new tokens make certain, and those of them that count. stops: the last is a stop token."""
+        text = self.stream.push(new[:-1] if stops else new)  # a stop token has no text
+        ids = new if self.stream.stopped is None else new[: self.stream.num_tokens - len(self.token_ids)]
         self.texts.append(text)
         self.token_ids += ids
         return text, ids
 
     def finish(self, end: End) -> Generation:
-        reason = end.reason if self.stream.stopped is None else "stop"
-        return Generation("".join(self.texts), self.token_ids, self.prompt_ids.tolist(), reason, end.timings)
+        return Generation(
+            text="".join(self.texts),
+            token_ids=self.token_ids,
+            prompt_ids=self.prompt_ids.tolist(),
+            finish_reason=end.reason if self.stream.stopped is None else "stop",
+            timings=end.timings,
+            logprobs=None if self.params.logprobs is None else self.scores.output[: len(self.token_ids)],
+            prompt_logprobs=None if self.params.prompt_logprobs is None else [None, *self.scores.prompt],
+        )
 
 
 class LLM:
@@ -158,11 +174,13 @@ class LLM:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
         if len(ids) and not (ids.min() >= 0 and ids.max() < self.info.vocab):
             raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        params.check_ids(self.info.vocab)
         key = next(self._keys)
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
         request = NewRequest(key, ids, params.max_tokens, sampling, time.perf_counter_ns())
         self._engine.submit(request)
-        self._open[key] = _Open(index, ids, TextStream(self.tokenizer, params.stop))
+        scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
+        self._open[key] = _Open(index, ids, params, TextStream(self.tokenizer, params.stop), scores)
 
     def _step(self) -> list[Piece]:
         events = self._engine.step()
@@ -171,6 +189,9 @@ class LLM:
             assert wake_ns is not None, "requests are waiting and nothing will ever wake them"
             time.sleep(max(0, wake_ns - time.perf_counter_ns()) / 1e9)
             return []
+        for scores in events.scores:
+            if (o := self._open.get(scores.owner)) is not None:
+                o.scores.add(scores)
         pieces, start = [], 0
         ends = {end.key: end for end in events.ends}
         for key, count in zip(events.keys.tolist(), events.counts.tolist(), strict=True):
@@ -182,7 +203,7 @@ class LLM:
 
     def _piece(self, key: int, new: list[int], end: End | None) -> Piece:
         o = self._open[key]
-        text, ids = o.push(new)
+        text, ids = o.push(new, stops=end is not None and end.reason == "stop")
         if end is None and o.stream.stopped is not None:
             end = self._engine.abort(key)
         if end is None:

@@ -9,11 +9,21 @@ from __future__ import annotations
 MENU: dict[str, dict[str, str]] = {
     "batching": {
         "one": "ridgeline.scheduler.policies:OneAtATime",
+        "static": "ridgeline.scheduler.policies:Static",
         "dynamic": "ridgeline.scheduler.policies:Dynamic",
+        "prefill-first": "ridgeline.scheduler.policies:PrefillFirst",
         "continuous": "ridgeline.scheduler.policies:Continuous",
     },
     "packing": {
         "padded": "ridgeline.runner.inputs:Padded",
         "ragged": "ridgeline.runner.inputs:Ragged",
+    },
+    "kv_cache": {
+        "paged": "ridgeline.kv.ledger:Ledger",
+        "none": "ridgeline.kv.nocache:NoCache",
+    },
+    "prefix_cache": {
+        "on": "ridgeline.kv.prefix:HashPrefix",
+        "off": "ridgeline.kv.prefix:NoPrefix",
     },
 }

@@ -13,7 +13,36 @@ from typing import Any
 from aiohttp import web
 
 Body = dict[str, Any]
-Answer = tuple[int, Body]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A streamed answer, a write for each part. whole: ends as it should; otherwise the connection breaks."""
+
+    parts: tuple[bytes, ...]
+    whole: bool = True
+
+
+Answer = tuple[int, Body] | Stream
+DONE = b"data: [DONE]\n\n"
+
+
+def event(body: Any) -> bytes:
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+def chunk(text: str, finish_reason: str | None = None) -> bytes:
+    return event({"choices": [{"index": 0, "text": text, "finish_reason": finish_reason}]})
+
+
+def streamed(tokens: int, prompt_tokens: int = 5, *, usage: bool = True) -> Stream:
+    """A whole completion of that many tokens, an event each."""
+    parts = [chunk("x")] * (tokens - 1) + [chunk("x", "length")]
+    if usage:
+        parts.append(event({"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}}))
+    return Stream((*parts, DONE))
+
+
 MODEL: Body = {
     "id": "tiny",
     "object": "model",
@@ -23,13 +52,13 @@ MODEL: Body = {
 }
 
 
-def completion(timings: Body | None, prompt_tokens: int = 5, tokens: int = 4) -> Answer:
+def completion(timings: Body | None, prompt_tokens: int = 5, tokens: int = 4) -> tuple[int, Body]:
     choice = {"index": 0, "text": "x", "finish_reason": "length", "logprobs": None}
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}
     return 200, {"choices": [choice if timings is None else choice | {"timings": timings}], "usage": usage}
 
 
-def error(status: int, message: str) -> Answer:
+def error(status: int, message: str) -> tuple[int, Body]:
     return status, {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
 
 
@@ -38,14 +67,17 @@ class Script:
     """What the server says to whom; None in place of an answer hangs up.
 
     ready: one answer a probe, the last one again and again; empty: no such route. complete: gets the number of the
-    request, from 0, and its body. together: answers wait until so many requests have come. silent: requests that
-    never get an answer. peak: most requests that were under way at once.
+    request, from 0, and its body. headers: of each request. retry_after: a header of every answer that is no stream.
+    together: answers wait until so many requests have come. silent: requests that never get an answer. peak: most
+    requests that were under way at once.
     """
 
     complete: Callable[[int, Body], Answer | None]
     ready: Sequence[Answer | None] = field(default_factory=lambda: [(200, {"status": "ready"})])
-    models: Answer = (200, {"object": "list", "data": [MODEL]})
+    models: tuple[int, Body] = (200, {"object": "list", "data": [MODEL]})
     bodies: list[Body] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    retry_after: str | None = None
     together: int = 0
     silent: frozenset[int] = frozenset()
     probes: int = 0
@@ -65,6 +97,7 @@ class Script:
         body = json.loads(await request.read())
         number = len(self.bodies)
         self.bodies.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         answer = self.complete(number, body)
         self.under_way += 1
         self.peak = max(self.peak, self.under_way)
@@ -74,15 +107,29 @@ class Script:
                 await self.arrived.wait_for(lambda: len(self.bodies) >= self.together and number not in self.silent)
         finally:
             self.under_way -= 1
-        return send(request, answer)
+        if isinstance(answer, Stream):
+            return await stream(request, answer)
+        return send(request, answer, {"Retry-After": self.retry_after} if self.retry_after else None)
 
 
-def send(request: web.Request, answer: Answer | None) -> web.StreamResponse:
+def send(request: web.Request, answer: Answer | None, headers: dict[str, str] | None = None) -> web.StreamResponse:
     if answer is None:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
-    return web.json_response(answer[1], status=answer[0])
+    assert not isinstance(answer, Stream)
+    return web.json_response(answer[1], status=answer[0], headers=headers)
+
+
+async def stream(request: web.Request, answer: Stream) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    for part in answer.parts:
+        await response.write(part)
+    if not answer.whole:
+        assert request.transport is not None
+        request.transport.close()  # after what was written, so that the client has seen it
+    return response
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ridgeline.bench.levels import batch_sizes, level_of, one_at_a_time, percentile, print_levels, speed_up
+from ridgeline.bench.levels import batch_sizes, level_of, one_at_a_time, print_levels, speed_up
+from ridgeline.bench.measures import percentile
 from ridgeline.bench.records import Outcome
 from tests.bench.hand import Screen, batch, outcome, timings
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ridgeline.bench.options import ClientOptions
-from ridgeline.bench.workload import PROMPTS, varied
+from ridgeline.bench.stories import PROMPTS, varied
 from ridgeline.core.errors import ConfigError
 
 

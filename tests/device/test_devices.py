@@ -44,6 +44,16 @@ def test_upload_takes_arrays_that_may_not_be_written() -> None:
     assert frozen[0] == 0
 
 
+def test_a_download_has_the_values_of_its_moment() -> None:
+    device = choose("auto", "float32")
+    tensor = torch.arange(6, device=device.torch_device).view(2, 3)
+    download = device.download(tensor)
+    tensor += 100
+    later = device.download(tensor)
+    assert later.result().tolist() == [[100, 101, 102], [103, 104, 105]]
+    assert download.result().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_dtype_follows_the_hardware(native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "has_native_bfloat16", lambda: native)

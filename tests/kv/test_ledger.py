@@ -8,8 +8,7 @@ import pytest
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Ints, Tokens
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix, PrefixIndex
-from tests.tree_index import TreeIndex
+from ridgeline.kv.prefix import HashPrefix, NoPrefix, PrefixIndex
 
 SLOTS, MAX_LEN = 4, 16
 
@@ -71,7 +70,7 @@ def test_blocks_come_free_when_the_newest_plan_made_before_the_release_is_collec
 
 
 def test_a_prefix_is_shared_until_its_last_user_leaves() -> None:
-    book, tokens = ledger(num_blocks=6, prefix=TreeIndex()), np.zeros((SLOTS, MAX_LEN), np.int32)
+    book, tokens = ledger(num_blocks=6, prefix=HashPrefix()), np.zeros((SLOTS, MAX_LEN), np.int32)
     text = ids(1, 2, 3, 4, 5, 6, 7, 8, 9)
     tokens[:2, : len(text)] = text
     assert len(book.seat(0, text)) == 0
@@ -93,7 +92,7 @@ def test_a_prefix_is_shared_until_its_last_user_leaves() -> None:
 
 
 def test_idle_blocks_are_given_up_when_others_need_them() -> None:
-    book = ledger(num_blocks=3, prefix=TreeIndex())
+    book = ledger(num_blocks=3, prefix=HashPrefix())
     text = ids(1, 2, 3, 4, 5, 6, 7, 8, 9)
     book.seat(0, text)
     book.grow(0, len(text))
@@ -107,7 +106,7 @@ def test_idle_blocks_are_given_up_when_others_need_them() -> None:
 
 
 def test_a_seat_that_no_plan_named_is_taken_back_at_once() -> None:
-    book = ledger(prefix=TreeIndex())
+    book = ledger(prefix=HashPrefix())
     text = ids(1, 2, 3, 4, 5)
     book.seat(0, text)
     book.grow(0, len(text))

@@ -10,13 +10,14 @@ from ridgeline.ops.sample import forbid, greedy, sample
 
 
 def draw(
-    logits: torch.Tensor, count: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 1
-) -> torch.Tensor:
+    logits: torch.Tensor, count: int, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+    min_p: float = 0.0, seed: int = 1,
+) -> torch.Tensor:  # fmt: skip
     """Many tokens from one row of logits."""
     every = torch.ones(count, dtype=torch.float64)
     return sample(
-        logits.expand(count, -1), every * temperature, (every * top_k).to(torch.int64), every * top_p,
-        uniforms(seed, torch.arange(count)),
+        logits.expand(count, -1), every * temperature, uniforms(seed, torch.arange(count)),
+        (every * top_k).to(torch.int64), every * top_p, every * min_p,
     )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_the_inverse_distribution_goes_by_token_id() -> None:
     logits = torch.log(torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2]))
     one = torch.ones(6, dtype=torch.float64)
     at = torch.tensor([0.05, 0.099, 0.11, 0.49, 0.51, 0.99], dtype=torch.float64)
-    tokens = sample(logits.expand(6, -1), one, torch.zeros(6, dtype=torch.int64), one, at)
+    tokens = sample(logits.expand(6, -1), one, at)
     assert tokens.tolist() == [0, 0, 1, 1, 3, 4]
 
 
@@ -57,6 +58,14 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert set(draw(logits, 500, top_k=2, top_p=0.6).tolist()) == {1}
 
 
+def test_min_p_keeps_a_share_of_the_likeliest() -> None:
+    logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3]))
+    assert set(draw(logits, 500, min_p=0.31).tolist()) == {1, 3}
+    assert set(draw(logits, 500, min_p=0.29).tolist()) == {1, 2, 3}
+    assert set(draw(logits, 500, min_p=1.0).tolist()) == {1}
+    assert set(draw(logits, 500, min_p=0.0).tolist()) == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize("vocab", [200, 3000])
 def test_top_p_looks_at_as_many_as_it_needs(vocab: int) -> None:
     """A flat distribution has a nucleus of nearly everything: more than the first look takes in."""
@@ -73,10 +82,10 @@ def test_a_row_does_not_depend_on_the_batch() -> None:
     top_k = torch.randint(0, 60, (rows,), generator=generator) * torch.randint(0, 2, (rows,), generator=generator)
     top_p = torch.where(torch.arange(rows) % 3 == 0, 1.0, torch.rand(rows, generator=generator)).to(torch.float64)
     at = uniforms(9, torch.arange(rows))
-    together = sample(logits, temperature, top_k, top_p, at)
+    together = sample(logits, temperature, at, top_k, top_p)
     for row in range(rows):
         one = slice(row, row + 1)
-        assert sample(logits[one], temperature[one], top_k[one], top_p[one], at[one]) == together[row]
+        assert sample(logits[one], temperature[one], at[one], top_k[one], top_p[one]) == together[row]
 
 
 def test_extreme_temperatures_and_logits_stay_in_range() -> None:

@@ -1,11 +1,17 @@
-"""The oracle: whatever the switches, greedy tokens equal what Hugging Face transformers would choose.
+"""The oracle: whatever the switches, tokens equal what Hugging Face transformers would choose.
 
     python -m tests.oracle.oracle --model demo --prompts 200
     python -m tests.oracle.oracle --model gpt2-shape --prompts 200
     python -m tests.oracle.oracle --model tiny --seeds 5 --prompts 200
 
-transformers reads prompt and output at once, and every token of ours must be its argmax at that place; by induction
-that is greedy decoding. Where its two best logits lie within 1e-4 either is right: such ties are counted and printed.
+transformers reads prompt and output at once, and every token of ours must be what its logits give at that place: the
+largest for a greedy request, and for one that samples the token in whose part of the distribution the request's uniform
+number falls. By induction that is decoding alone and without a cache. Where the two best logits lie within 1e-4 of
+each other, or the number within 1e-5 of the token's edge, rounding may decide: such ties are counted, and so are those
+that it decided otherwise than for transformers. The outputs of all configurations must also equal those of the first,
+but for requests in which the two part at a tie.
+
+Each configuration is run with plenty of memory for the KV cache, and with so little that requests must give way.
 """
 
 from __future__ import annotations
@@ -14,9 +20,10 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,66 +31,117 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ridgeline import LLM, SamplingParams
-from ridgeline.menu import MENU
+from ridgeline.ops.philox import uniforms
+from tests.switches import SWITCHES, Row, covering, excluded
 from tests.tiny_gpt2 import write_tiny_tokenizer
 
-TIE = 1e-4
+TIE = 1e-4  # between two logits
+DRAWN_TIE = 1e-5  # between a uniform number and the edge of a token's part of the distribution
+EVERYTHING_AT_ONCE = 12  # requests that run together; fewer than there are, so that the others join later
 
 
 @dataclass(frozen=True)
 class Switches:
-    """A configuration, by name, and whether it must preempt (otherwise the case proves nothing)."""
+    """A configuration, and what must happen in it: otherwise it proves nothing."""
 
     name: str
     options: dict[str, Any]
-    preempts: bool = False
+    preempts: bool
+    hits: bool
 
 
-def switches(max_len: int, kv_bytes_per_token: int) -> list[Switches]:
-    """Every choice of MENU in pairs, and chunking and preemption where the policy knows them."""
-    found = [
-        Switches(f"{batching}, {packing}", {"batching": batching, "packing": packing})
-        for batching in MENU["batching"]
-        for packing in MENU["packing"]
-    ]
-    # A budget below the prompts' length cuts them; memory for one and a half sequences makes the others give way.
-    scarce = {"kv_memory": str(int(1.5 * max_len + 8) * kv_bytes_per_token), "block_size": 4}
-    for packing in MENU["packing"]:
-        base = {"batching": "continuous", "packing": packing, "max_num_seqs": 12}
-        found.append(Switches(f"continuous, {packing}, chunked", base | {"max_num_batched_tokens": 12}))
-        found.append(Switches(f"continuous, {packing}, preempting", base | scarce, preempts=True))
-        both = base | scarce | {"max_num_batched_tokens": 12}
-        found.append(Switches(f"continuous, {packing}, chunked, preempting", both, preempts=True))
-        # Dynamic batches are admitted with room to spare and must preempt inside a batch as well.
-        dynamic = {"batching": "dynamic", "packing": packing, "max_batch_size": 6, "batch_window_ms": 1.0}
-        found.append(Switches(f"dynamic, {packing}, preempting", dynamic | scarce, preempts=True))
-    return found
+def switches(max_len: int, kv_bytes_per_token: int, rows: Iterable[Row]) -> list[Switches]:
+    return [made for row in rows for made in _with_and_without_memory(row, max_len, kv_bytes_per_token)]
+
+
+def _with_and_without_memory(row: Row, max_len: int, kv_bytes_per_token: int) -> Iterator[Switches]:
+    base = row | {"max_num_seqs": EVERYTHING_AT_ONCE, "max_batch_size": 6, "batch_window_ms": 1.0}
+    cuts = row["batching"] in ("continuous", "prefill-first") and row["chunked_prefill"]
+    base |= {"max_num_batched_tokens": EVERYTHING_AT_ONCE} if cuts else {}  # less than a prompt
+    name = ", ".join(f"{switch}={value}" for switch, value in row.items())
+    paged = row["kv_cache"] == "paged"
+    yield Switches(name, base | {"kv_memory": "64MiB"}, preempts=False, hits=paged and row["prefix_cache"])
+    # Room for one and three quarters of the longest sequence, and for a block of scratch.
+    scarce = (-(-7 * max_len // 4 // row["block_size"]) + 1) * row["block_size"] * kv_bytes_per_token
+    preempts = paged and row["batching"] != "one"
+    yield Switches(name + ", scarce", base | {"kv_memory": str(scarce)}, preempts, hits=False)
+
+
+def every_row() -> Iterator[Row]:
+    """All combinations that are possible."""
+    for values in product(*SWITCHES.values()):
+        row = dict(zip(SWITCHES, values, strict=True))
+        if not excluded(row):
+            yield row
 
 
 @dataclass(frozen=True)
-class Verdict:
-    tokens: int
-    ties: int
-    wrong: int
-    preemptions: int
+class Asked:
+    """A request: greedy, or with a seed of its own."""
+
+    prompt: list[int]
+    params: SamplingParams
 
 
-def judge(reference: GPT2LMHeadModel, llm: LLM, prompts: Sequence[list[int]], new: int) -> Verdict:
-    """Generate for every prompt, and count where transformers would have chosen otherwise."""
-    made = llm.generate(prompts, SamplingParams(max_tokens=new, temperature=0.0, ignore_eos=True))
-    ties = wrong = 0
-    for prompt, generation in zip(prompts, made, strict=True):
-        assert len(generation.token_ids) == new
-        at = slice(len(prompt) - 1, len(prompt) + new - 1)
-        with torch.inference_mode():
-            logits = reference(torch.tensor([prompt + generation.token_ids])).logits[0, at].float()
+@dataclass(frozen=True)
+class Answer:
+    """Places in the output. tied: rounding may decide here. other: it decided otherwise than for transformers.
+    wrong: no rounding explains what is here."""
+
+    tokens: list[int]
+    tied: frozenset[int]
+    other: frozenset[int]
+    wrong: frozenset[int]
+
+
+def ask(rng: random.Random, case: Case, vocab: int) -> list[Asked]:
+    """Half of the prompts begin alike, for the prefix cache; each is asked for greedily and with a seed."""
+    prompts = random_prompts(rng, case.prompts, vocab, case.longest)
+    stem = [rng.randrange(vocab) for _ in range(case.longest - 4)]
+    prompts[::2] = [stem + prompt[:4] for prompt in prompts[::2]]
+    # Only those that sample end before their limit: at the model's end-of-text, wherever that comes in a launch.
+    greedy = SamplingParams(max_tokens=case.new, temperature=0.0, ignore_eos=True)
+    return [
+        Asked(prompt, params)
+        for seed, prompt in enumerate(prompts)
+        for params in (greedy, SamplingParams(max_tokens=case.new, temperature=1.0, seed=seed))
+    ]
+
+
+def judge(reference: GPT2LMHeadModel, asked: Asked, tokens: list[int]) -> Answer:
+    """What transformers says of an output."""
+    made, first = len(tokens), len(asked.prompt)
+    with torch.inference_mode():
+        logits = reference(torch.tensor([asked.prompt + tokens])).logits[0, first - 1 : -1].float()
+    chosen = torch.tensor(tokens)[:, None]
+    if asked.params.temperature == 0:
         best = logits.topk(2).values
-        chosen = logits[torch.arange(new), torch.tensor(generation.token_ids)]
-        missed = chosen < best[:, 0]
-        tied = missed & (best[:, 0] - chosen <= TIE)
-        ties += int(tied.sum())
-        wrong += int((missed & ~tied).sum())
-    return Verdict(len(prompts) * new, ties, wrong, llm.counters.preemptions)
+        off = best[:, 0] - logits.gather(-1, chosen)[:, 0]  # how far ours is behind the best
+        tied, wrong = best[:, 0] - best[:, 1] <= TIE, off > TIE
+        ended = made == asked.params.max_tokens
+    else:
+        upper = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+        lower = torch.cat((torch.zeros(made, 1), upper[:, :-1]), -1)
+        drawn = uniforms(asked.params.seed or 0, torch.arange(first, first + made)) * upper[:, -1]
+        inside = torch.minimum(drawn - lower.gather(-1, chosen)[:, 0], upper.gather(-1, chosen)[:, 0] - drawn)
+        off = -inside  # how far the number is outside of ours
+        tied, wrong = inside.abs() <= DRAWN_TIE, off > DRAWN_TIE
+        stops = [at for at, token in enumerate(tokens) if token == reference.config.eos_token_id]
+        ended = stops == [made - 1] or (not stops and made == asked.params.max_tokens)
+    late: frozenset[int] = frozenset() if ended else frozenset({made})
+    return Answer(tokens, _places(tied), _places((off > 0) & ~wrong), _places(wrong) | late)
+
+
+def _places(mask: torch.Tensor) -> frozenset[int]:
+    return frozenset(mask.nonzero()[:, 0].tolist())
+
+
+def differ(first: Answer, other: Answer) -> bool:
+    """Whether two outputs part where neither had a tie."""
+    at = next((i for i, (a, b) in enumerate(zip(first.tokens, other.tokens, strict=False)) if a != b), None)
+    if at is None:
+        return len(first.tokens) != len(other.tokens)
+    return at not in first.tied and at not in other.tied
 
 
 def random_prompts(rng: random.Random, count: int, vocab: int, longest: int) -> list[list[int]]:
@@ -149,25 +207,45 @@ class Case:
 
 def check(reference: GPT2LMHeadModel, folder: Path, case: Case, which: Sequence[Switches]) -> list[str]:
     """Run every configuration; the names of those that failed, with why. Prints a line each."""
-    spec = reference.config
-    prompts = random_prompts(random.Random(case.seed), case.prompts, spec.vocab_size, case.longest)
-    failed = []
+    asked = ask(random.Random(case.seed), case, reference.config.vocab_size)
+    params = [a.params for a in asked]
+    first: list[Answer] | None = None
+    failed: list[str] = []
+    known: dict[tuple[int, tuple[int, ...]], Answer] = {}  # most outputs are equal, and are judged once
     for switch in which:
-        options: dict[str, Any] = {"max_model_len": case.longest + case.new, "kv_memory": "1GiB"} | switch.options
+        options: dict[str, Any] = {"max_model_len": case.longest + case.new, **switch.options}
         llm = LLM(str(folder), dtype="float32", device=case.device, **options)
-        found = judge(reference, llm, prompts, case.new)
-        print(f"{switch.name}: {found.tokens} tokens, {found.ties} ties, {found.wrong} wrong, "
-              f"{found.preemptions} preemptions", flush=True)  # fmt: skip
-        if found.wrong:
-            failed.append(f"{switch.name}: {found.wrong} of {found.tokens} tokens differ")
-        if switch.preempts and not found.preemptions:
-            failed.append(f"{switch.name}: nothing was preempted, so the case proves nothing")
+        answers = []
+        for at, generation in enumerate(llm.generate([a.prompt for a in asked], params)):
+            tokens = generation.token_ids
+            if (at, tuple(tokens)) not in known:
+                known[at, tuple(tokens)] = judge(reference, asked[at], tokens)
+            answers.append(known[at, tuple(tokens)])
+        first = first or answers
+        wrong = sum(len(answer.wrong) for answer in answers)
+        parted = sum(differ(*both) for both in zip(first, answers, strict=True))
+        counters, ties = llm.counters, sum(len(answer.tied) for answer in answers)
+        others = sum(len(answer.other) for answer in answers)
+        print(
+            f"{switch.name}: {sum(len(answer.tokens) for answer in answers)} tokens, {ties} ties ({others} otherwise), "
+            f"{wrong} wrong, {parted} parted, {counters.preemptions} preemptions, {counters.prefix_hit} found",
+            flush=True,
+        )
+        for defect, what in (
+            (wrong, f"{wrong} tokens differ from transformers'"),
+            (parted, f"{parted} outputs differ from the first configuration's without a tie"),
+            (switch.preempts and not counters.preemptions, "nothing was preempted, so the case proves nothing"),
+            (switch.hits and not counters.prefix_hit, "nothing was found in the prefix cache, so it proves nothing"),
+        ):
+            failed += [f"{switch.name}: {what}"] if defect else []
     return failed
 
 
-def switches_for(reference: GPT2LMHeadModel, case: Case) -> list[Switches]:
+def switches_for(reference: GPT2LMHeadModel, case: Case, rows: Iterable[Row] | None = None) -> list[Switches]:
+    """rows: of switches; by default a few that cover all pairs."""
     spec = reference.config
-    return switches(case.longest + case.new, kv_bytes_per_token=2 * spec.n_layer * spec.n_embd * 4)
+    size = 2 * spec.n_layer * spec.n_embd * 4
+    return switches(case.longest + case.new, size, covering() if rows is None else rows)
 
 
 def main() -> None:
@@ -179,6 +257,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where Ridgeline runs")
     parser.add_argument("--only", default="", help="configurations whose name has this in it, for example: dynamic")
+    parser.add_argument("--covering", action="store_true", help="rows that cover all pairs, not all combinations")
     parser.add_argument("--seeds", type=int, default=1, help="tiny: how many random models")
     arguments = parser.parse_args()
     failed = []
@@ -188,7 +267,8 @@ def main() -> None:
             reference, path = demo() if make is None else make(seed, Path(folder))
             print(f"{arguments.model}, seed {seed}: {reference.config.to_diff_dict()}", flush=True)
             case = Case(arguments.prompts, arguments.longest, arguments.new, seed, arguments.device)
-            which = [switch for switch in switches_for(reference, case) if arguments.only in switch.name]
+            rows = covering() if arguments.covering else every_row()
+            which = [switch for switch in switches_for(reference, case, rows) if arguments.only in switch.name]
             failed += check(reference, path, case, which)
     sys.exit("\n".join(failed) or 0)
 

@@ -9,7 +9,7 @@ import torch
 from ridgeline.core.errors import BadRequest
 from ridgeline.core.types import MAX_STOP_IDS, NO_BLOCKS, NO_TOKENS, Join, Plan, Sampling
 from ridgeline.runner.inputs import Packing, Padded, Ragged
-from tests.tensors import TINY, Driver, all_logits, cpu, decode, lively, make_runner, random_prompts
+from tests.tensors import TINY, Driver, Way, all_logits, cpu, decode, lively, make_runner, random_prompts
 
 PACKINGS: list[Packing] = [Ragged(), Padded()]
 each_packing = pytest.mark.parametrize("packing", PACKINGS, ids=lambda p: type(p).__name__)
@@ -40,7 +40,7 @@ def test_together_equals_alone(packing: Packing) -> None:
 @each_packing
 @pytest.mark.parametrize("chunk", [1, 3, 7])
 def test_prompts_in_chunks_equal_whole_ones(packing: Packing, chunk: int) -> None:
-    assert decode(make_runner(MODEL, packing), PROMPTS, 20, chunk=chunk) == SOLO
+    assert decode(make_runner(MODEL, packing), PROMPTS, 20, way=Way(chunk=chunk)) == SOLO
 
 
 @each_packing

@@ -6,7 +6,7 @@ import numpy as np
 
 from ridgeline.core.types import Sampling
 from ridgeline.runner.inputs import Padded, Ragged
-from tests.tensors import TINY, Driver, decode, lively, make_runner, random_prompts
+from tests.tensors import TINY, Driver, Way, decode, lively, make_runner, random_prompts
 
 MODEL = lively(TINY, seed=6)
 PROMPTS = random_prompts(np.random.default_rng(3), 8, 20, TINY.vocab)
@@ -26,7 +26,7 @@ SOLO = [decode(make_runner(MODEL), [p], 16, [s])[0] for p, s in zip(PROMPTS, ASK
 def test_the_batch_packing_and_chunks_do_not_matter() -> None:
     for packing in (Ragged(), Padded()):
         for chunk in (1 << 30, 4):
-            assert decode(make_runner(MODEL, packing), PROMPTS, 16, ASKED, chunk) == SOLO
+            assert decode(make_runner(MODEL, packing), PROMPTS, 16, ASKED, Way(chunk=chunk)) == SOLO
     order = [5, 2, 7, 0, 3, 1, 6, 4]
     moved = decode(make_runner(MODEL), [PROMPTS[i] for i in order], 16, [ASKED[i] for i in order])
     assert moved == [SOLO[i] for i in order]

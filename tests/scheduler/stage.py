@@ -6,7 +6,7 @@ import numpy as np
 
 from ridgeline.core.types import BatchRecord, End, Events, NewRequest, Plan, Sampling
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix
+from ridgeline.kv.prefix import NoPrefix, PrefixIndex
 from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.scripted import ScriptedRunner, padded
@@ -25,11 +25,15 @@ class Stage:
         block_size: int = 4,
         budget: int = 256,
         step_ns: int = 10,
+        chunked: bool = True,
+        prefix: PrefixIndex | None = None,
     ) -> None:
         self.scheduler = Scheduler(
             policy,
-            Ledger(slots=slots, max_len=max_len, num_blocks=num_blocks, block_size=block_size, prefix=NoPrefix()),
-            SchedulerLimits(slots=slots, max_len=max_len, budget=budget),
+            Ledger(
+                slots=slots, max_len=max_len, num_blocks=num_blocks, block_size=block_size, prefix=prefix or NoPrefix()
+            ),
+            SchedulerLimits(slots=slots, max_len=max_len, budget=budget, chunked=chunked),
         )
         self.runner = ScriptedRunner(
             slots=slots, max_len=max_len, num_blocks=num_blocks, block_size=block_size, accounting=padded
@@ -40,12 +44,14 @@ class Stage:
         self.tokens: dict[int, list[int]] = {}
         self._keys = 0
 
-    def submit(self, prompt: int = 4, new: int = 3, at: int | None = None, sampling: Sampling | None = None) -> int:
+    def submit(
+        self, prompt: int = 4, new: int = 3, at: int | None = None, sampling: Sampling | None = None, salt: str = ""
+    ) -> int:
         """A request that has just arrived, `prompt` tokens long; its key."""
         key, self._keys = self._keys, self._keys + 1
         arrival_ns = self.now if at is None else at
         ids = np.arange(prompt, dtype=np.int32) % 13
-        end = self.scheduler.submit(NewRequest(key, ids, new, sampling or Sampling(), arrival_ns))
+        end = self.scheduler.submit(NewRequest(key, ids, new, sampling or Sampling(), arrival_ns, cache_salt=salt))
         assert end is None
         self.tokens[key] = []
         return key

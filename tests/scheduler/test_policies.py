@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline.core.errors import ConfigError
-from ridgeline.scheduler.policies import Continuous, Dynamic, OneAtATime
+from ridgeline.scheduler.policies import Continuous, Dynamic, OneAtATime, PrefillFirst, Static
 from tests.scheduler.stage import Stage
 
 WINDOW_NS = 50
@@ -42,6 +42,43 @@ def test_continuous_cuts_a_long_prompt_to_the_budget() -> None:
     assert [plan.counts.tolist() for plan in stage.plans] == [[3], [1, 7], [1, 7], [1, 6], [1, 1]]
     assert [plan.promise.tolist() for plan in stage.plans] == [[1], [1, 0], [1, 0], [1, 1], [1, 1]]
     assert stage.ends[short].timings.finished_ns == 50, "decoding went on beside the chunks"
+
+
+def test_prefill_first_computes_whole_prompts_of_newcomers_before_anybody_decodes() -> None:
+    stage = Stage(PrefillFirst(), slots=4, budget=8)
+    first = stage.submit(prompt=3, new=3)
+    stage.step()
+    stage.submit(prompt=20, new=2)
+    stage.run()
+    assert [plan.counts.tolist() for plan in stage.plans] == [[3], [8], [8], [4], [1, 1], [1]]
+    assert stage.ends[first].timings.finished_ns == 60, "it stalled for three steps"
+
+
+def test_prefill_first_lets_others_decode_while_nobody_can_be_seated() -> None:
+    stage = Stage(PrefillFirst(), slots=1)
+    keys = [stage.submit(new=2) for _ in range(2)]
+    stage.run()
+    assert [stage.ends[key].timings.finished_ns for key in keys] == [20, 40]
+
+
+def test_without_chunks_a_prompt_waits_for_a_step_that_has_room_for_all_of_it() -> None:
+    stage = Stage(Continuous(), slots=4, budget=20, max_len=20, chunked=False)
+    stage.submit(prompt=12, new=2)
+    stage.submit(prompt=15, new=2)
+    stage.run()
+    assert [plan.counts.tolist() for plan in stage.plans] == [[12], [1, 15], [1]]
+
+
+def test_static_takes_whoever_waits_and_waits_for_nobody() -> None:
+    stage = Stage(Static(max_batch=3))
+    alone = stage.submit(new=2)
+    stage.step()
+    late = [stage.submit(new=1) for _ in range(4)]
+    stage.run()
+    assert [len(plan.rows) for plan in stage.plans] == [1, 1, 3, 1]
+    assert [stage.batch(key).serial for key in (alone, *late)] == [1, 2, 2, 2, 3]
+    assert {stage.batch(key).closed for key in (alone, *late)} == {"ready"}
+    assert all(end.timings.held_ns == 0 for end in stage.ends.values())
 
 
 def test_a_batch_starts_when_the_window_of_its_oldest_closes() -> None:
@@ -143,5 +180,5 @@ def test_no_batch_with_a_free_engine_waits_over_the_window_and_none_is_too_large
 
 @pytest.mark.parametrize(("window_ns", "max_batch"), [(-1, 4), (50, 0)])
 def test_a_batch_that_can_never_start_is_refused(window_ns: int, max_batch: int) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="never"):
         Dynamic(window_ns, max_batch)

@@ -7,16 +7,30 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.scheduler.traffic import Case, Trial, cases
+from tests.scheduler.cases import Case, cases
+from tests.scheduler.traffic import Trial
 
-COMMON = ("plans", "overlapped", "several iterations", "aborted", "stop", "length", "crashed", "hits", "dropped")
+COMMON = (
+    "plans",
+    "overlapped",
+    "several iterations",
+    "aborted",
+    "stop",
+    "length",
+    "crashed",
+    "hits",
+    "dropped",
+    "no cache",
+)
 
 
 @pytest.mark.parametrize(
     ("kind", "runs", "rare"),
     [
         ("continuous", 1300, (*COMMON, "preempted", "chunks")),
-        ("dynamic", 500, (*COMMON, "preempted")),
+        ("prefill-first", 500, (*COMMON, "preempted", "chunks")),
+        ("dynamic", 400, (*COMMON, "preempted")),
+        ("static", 300, COMMON),
         ("one", 200, COMMON),
     ],
 )

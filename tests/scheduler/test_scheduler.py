@@ -10,7 +10,8 @@ import pytest
 from ridgeline.core.errors import BadRequest, ConfigError
 from ridgeline.core.types import BatchRecord, NewRequest, Sampling, Timings
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix
+from ridgeline.kv.nocache import NoCache
+from ridgeline.kv.prefix import HashPrefix, NoPrefix
 from ridgeline.scheduler.policies import Continuous, Dynamic, OneAtATime, Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.scheduler.stage import Stage
@@ -228,6 +229,35 @@ def test_a_resumed_output_that_is_whole_ends_at_once(stop_ids: tuple[int, ...], 
     assert stage.scheduler.num_waiting == 0
 
 
+# -- the prefix cache
+
+
+def test_a_prompt_that_was_computed_before_is_found_but_for_its_last_token() -> None:
+    stage = Stage(Continuous(), prefix=HashPrefix(), block_size=4)
+    for _ in range(2):
+        key = stage.submit(prompt=10, new=2)
+        stage.run()
+    assert [plan.counts.tolist() for plan in stage.plans] == [[10], [1], [2], [1]]
+    assert stage.ends[key].cached == 8
+    assert (stage.scheduler.prefix_queried, stage.scheduler.prefix_hit) == (20, 8)
+    assert stage.scheduler.blocks_in_use == 0, "what is only remembered is free"
+
+
+@pytest.mark.parametrize(
+    ("salt", "sampling", "queried"), [("other", Sampling(), 20), ("", Sampling(prompt_logprobs=0), 10)]
+)
+def test_another_salt_finds_nothing_and_who_wants_the_prompts_scores_does_not_look(
+    salt: str, sampling: Sampling, queried: int
+) -> None:
+    stage = Stage(Continuous(), prefix=HashPrefix(), block_size=4)
+    stage.submit(prompt=10, new=2)
+    stage.run()
+    key = stage.submit(prompt=10, new=2, salt=salt, sampling=sampling)
+    stage.run()
+    assert stage.ends[key].cached == 0
+    assert (stage.scheduler.prefix_queried, stage.scheduler.prefix_hit) == (queried, 0)
+
+
 # -- refusals
 
 
@@ -272,3 +302,9 @@ def test_limits_under_which_nobody_could_run_are_refused(policy: Policy, limits:
     ledger = Ledger(slots=max(1, limits.slots), max_len=limits.max_len, num_blocks=64, block_size=4, prefix=NoPrefix())
     with pytest.raises(ConfigError, match=text):
         Scheduler(policy, ledger, limits)
+
+
+def test_several_iterations_without_a_cache_are_refused() -> None:
+    ledger = NoCache(slots=1, max_len=32, num_blocks=64, block_size=4, prefix=NoPrefix())
+    with pytest.raises(ConfigError, match="horizon of 1, not 2"):
+        Scheduler(Continuous(), ledger, SchedulerLimits(slots=1, max_len=32, budget=32, horizon=2))

@@ -1,140 +1,15 @@
-"""Random traffic against naive decoding: what a case is, and how one is run. Prints nothing; asserts."""
+"""Random traffic against naive decoding: how a case is run. Prints nothing; asserts."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from hypothesis import strategies as st
 
-from ridgeline.core.types import End, Events, NewRequest, Plan, Sampling
-from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import NoPrefix, PrefixIndex
-from ridgeline.scheduler.policies import Choice, Continuous, Dynamic, OneAtATime, Policy, View
-from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
-from tests.scripted import VOCABULARY, Accounting, Launched, ScriptedRunner, naive, padded, ragged
-from tests.tree_index import TreeIndex
-
-WINDOW_NS = 5
-
-
-class AnyOrder(Continuous):
-    """Not on the menu: claims in any order, in one or two groups. A policy must not be able to corrupt state."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
-        claims = view.decode + view.partial + view.waiting()
-        self._random.shuffle(claims)
-        cut = self._random.choice([0, 0, len(claims) // 2])
-        return Choice([claims[:cut], claims[cut:]])
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    requests: tuple[NewRequest, ...]  # by arrival; key: index
-    aborts: dict[int, int]  # key -> when
-    policy: Policy
-    max_batch: int
-    slots: int
-    max_len: int
-    block_size: int
-    num_blocks: int
-    budget: int
-    horizon: int
-    depth: int
-    spare: float
-    shared: bool
-    accounting: Accounting
-    lazy: bool
-    ghosts: bool
-    crash_at: int | None
-
-    def scheduler(self) -> Scheduler:
-        prefix: PrefixIndex = TreeIndex() if self.shared else NoPrefix()
-        sizes = {"num_blocks": self.num_blocks, "block_size": self.block_size}
-        ledger = Ledger(slots=self.slots, max_len=self.max_len, prefix=prefix, **sizes)
-        limits = SchedulerLimits(self.slots, self.max_len, self.budget, self.horizon, self.spare)
-        return Scheduler(self.policy, ledger, limits)
-
-    def runner(self) -> ScriptedRunner:
-        return ScriptedRunner(
-            slots=self.slots,
-            max_len=self.max_len,
-            num_blocks=self.num_blocks,
-            block_size=self.block_size,
-            accounting=self.accounting,
-            lazy=self.lazy,
-            ghosts=self.ghosts,
-        )
-
-
-_REQUEST = st.tuples(
-    st.integers(0, 32),  # tokens of the common stem; over 24: a second turn, which extends the request before
-    st.binary(min_size=1, max_size=6),
-    st.integers(1, 15),  # max_tokens
-    st.sampled_from([(), (3,), (5, 7)]),
-    st.sampled_from([0, 0, 4]),  # min_tokens
-    st.sampled_from([0.0, 0.0, 1.0]),
-    st.sampled_from([0, 0, 0, 1, 3, 9, 20]),  # arrival
-    st.sampled_from([None, None, None, 1, 2, 5, 11, 25]),  # aborted so long after
-)
-
-
-@st.composite
-def cases(draw: st.DrawFn, kind: str) -> Case:
-    stem = draw(st.binary(max_size=24))  # one draw for many tokens keeps cases cheap
-    drawn = draw(st.lists(_REQUEST, min_size=1, max_size=8))
-    requests: list[NewRequest] = []
-    aborts: dict[int, int] = {}
-    for key, (reuse, tail, new, stops, least, temperature, arrival, patience) in enumerate(sorted(drawn, key=_arrival)):
-        sampling = Sampling(temperature=temperature, min_tokens=least, seed=key, stop_ids=stops)
-        prompt = [byte % len(VOCABULARY) for byte in (tail if reuse > 24 else stem[:reuse] + tail)]
-        if reuse > 24 and requests:
-            turn = requests[-1]
-            first = turn.prompt_ids.tolist()
-            prompt = [*first, *naive(first, turn.max_tokens, turn.sampling), *prompt]
-        requests.append(NewRequest(key, np.array(prompt, np.int32), new, sampling, arrival))
-        if patience is not None:
-            aborts[key] = arrival + patience
-    slots, block_size = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 3, 4, 8]))
-    max_len = max(len(r.prompt_ids) + r.max_tokens for r in requests)
-    max_batch = 1 if kind == "one" else draw(st.integers(1, slots))
-    policy: Policy
-    if kind == "continuous":
-        seed = draw(st.integers(0, 99))
-        policy = Continuous() if seed < 50 else AnyOrder(seed)
-    else:
-        policy = OneAtATime() if kind == "one" else Dynamic(WINDOW_NS, max_batch)
-    least_budget = slots if policy.divisible else max(slots, max_len)
-    return Case(
-        requests=tuple(requests),
-        aborts=aborts,
-        policy=policy,
-        max_batch=max_batch,
-        slots=slots,
-        max_len=max_len,
-        block_size=block_size,
-        num_blocks=-(-max_len // block_size) + draw(st.sampled_from([0, 0, 1, 2, 4, 20])),
-        budget=least_budget + draw(st.sampled_from([0, 1, 3, 40, 200])),
-        horizon=draw(st.sampled_from([1, 1, 2, 8])),
-        depth=draw(st.integers(1, 3)),
-        spare=draw(st.sampled_from([0, 0, 0.5])),
-        shared=draw(st.booleans()),
-        accounting=draw(st.sampled_from([ragged, padded])),
-        lazy=draw(st.booleans()),
-        ghosts=draw(st.booleans()),
-        crash_at=draw(st.sampled_from([None, None, None, 3, 8])),
-    )
-
-
-def _arrival(request: tuple[object, ...]) -> int:
-    arrival = request[6]
-    assert isinstance(arrival, int)
-    return arrival
+from ridgeline.core.types import End, Events, Plan
+from tests.scheduler.cases import WINDOW_NS, Case
+from tests.scripted import Launched, naive
 
 
 class Trial:
@@ -148,12 +23,15 @@ class Trial:
         self.ends: dict[int, End] = {}
         self.coming = deque(case.requests)
         self.submitted: set[int] = set()
+        self.salts = {id(request.prompt_ids): request.cache_salt for request in case.requests}
         self._start()
 
     def _start(self) -> None:
         self.scheduler, self.runner = self.case.scheduler(), self.case.runner()
         self.pending: deque[Launched] = deque()
         self.steps, self.rows = Counter[int](), Counter[int]()  # by key, since the start
+        self.seat_salts: dict[int, str] = {}  # by slot, and of whom each block was taken for
+        self.block_salts: dict[int, str] = {}
 
     def run(self) -> Counter[str]:
         crash_at = self.case.crash_at
@@ -218,8 +96,22 @@ class Trial:
         self.seen["plans"] += 1
         self.seen["overlapped"] += bool(self.pending)
         self.seen["several iterations"] += plan.horizon > 1
+        self.seen["no cache"] += not case.keeps
+        whole = not (case.keeps and case.chunked and case.policy.divisible)
+        assert not whole or (plan.promise > 0).all(), "a sequence that is computed whole reaches its end"
         self.seen["chunks"] += int((plan.promise == 0).any())
-        self.seen["hits"] += any(join.blocks for join in plan.joins)
+        self._look_at_salts(plan)
+
+    def _look_at_salts(self, plan: Plan) -> None:
+        """What is found was computed under the same salt, and not for somebody who wants the prompt's scores."""
+        for join in plan.joins:
+            salt = self.seat_salts[join.slot] = self.salts[id(join.prompt_ids)]
+            assert {self.block_salts[block] for block in join.blocks} <= {salt}, "salts are kept apart"
+            assert join.sampling.prompt_logprobs is None or not join.blocks
+            self.seen["hits"] += bool(join.blocks)
+            self.seen["salted hits"] += bool(join.blocks and salt)
+        for slot, block in zip(plan.new_blocks[0].tolist(), plan.new_blocks[2].tolist(), strict=True):
+            self.block_salts[block] = self.seat_salts[slot]
 
     def _sink(self, events: Events) -> None:
         assert len(events.keys) == len(events.counts)

@@ -66,7 +66,8 @@ def run(options: ClientOptions, console: Console | None = None, clock: Clock | N
 async def _drive(options: ClientOptions, mode: Mode, session: Session, console: Console, clock: Clock) -> None:
     connector = aiohttp.TCPConnector(limit=0)  # the load decides how many are in flight, not the pool
     async with aiohttp.ClientSession(connector=connector) as http:
-        remote = Remote(http, options.url, options.timeout_s)
+        remote = Remote(http, options.url, options.timeout_s, clock)
+        remote.always_send({"temperature": 0, "ignore_eos": True})  # comparable answers of the length asked for
         with display_for(console) as display:
             ready = await wait_until_ready(remote, display, clock, options.wait_s, options.stall_s)
         session.model = await remote.model()

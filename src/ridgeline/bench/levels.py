@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
+from ridgeline.bench.measures import percentile
 from ridgeline.bench.records import Outcome, ServerTimings, mean_rows, whole_batches
 from ridgeline.bench.words import number
 
@@ -55,7 +55,7 @@ def level_of(in_flight: int, outcomes: Sequence[Outcome]) -> Level | None:
     answered = [o for o in measured(outcomes) if o.in_flight == in_flight]
     if not answered:
         return None
-    latencies = [o.latency_ms for o in answered]
+    latencies = sorted(o.latency_ms for o in answered)
     timings = [o.timings for o in answered if o.timings]
     return Level(
         in_flight=in_flight,
@@ -70,11 +70,6 @@ def level_of(in_flight: int, outcomes: Sequence[Outcome]) -> Level | None:
         compute_ms=fmean(t.compute_ms for t in timings) if timings else None,
         batches=batch_sizes(timings),
     )
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed (nearest rank)."""
-    return sorted(values)[max(1, math.ceil(share * len(values))) - 1]
 
 
 def batch_sizes(timings: Sequence[ServerTimings]) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from ridgeline.bench import workload
+from ridgeline.bench import stories
 from ridgeline.bench.batches import print_batches, seen, summary
 from ridgeline.bench.levels import level_of, measured, one_at_a_time, print_levels
 from ridgeline.bench.load import Load
@@ -42,7 +42,7 @@ class Concurrent:
     """Requests started by the clock, drawn over time."""
 
     def __init__(self, options: ClientOptions) -> None:
-        self._shapes = workload.varied(options.num_requests, options.max_tokens, options.seed, options.prompt)
+        self._shapes = stories.varied(options.num_requests, options.max_tokens, options.seed, options.prompt)
         self._delay_s = options.delay_ms / 1e3
 
     @property
@@ -50,7 +50,7 @@ class Concurrent:
         return len(self._shapes)
 
     async def drive(self, load: Load) -> None:
-        await load.open_loop(self._shapes, self._delay_s)
+        await load.open_loop((i * self._delay_s, shape) for i, shape in enumerate(self._shapes))
 
     def report(self, console: Console, outcomes: Sequence[Outcome]) -> None:
         timings = [o.timings for o in outcomes if o.timings]
@@ -70,7 +70,7 @@ class Benchmark:
     """Closed loops of more and more requests in flight, as a table."""
 
     def __init__(self, options: ClientOptions) -> None:
-        self._shape = workload.equal(options.max_tokens, options.seed, options.prompt)
+        self._shape = stories.equal(options.max_tokens, options.seed, options.prompt)
         self._levels = options.levels
 
     @property

@@ -39,9 +39,7 @@ class ClientOptions:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ConfigError(f"--mode: {self.mode!r} is not one of {', '.join(MODES)}{did_you_mean(self.mode, MODES)}")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(f"--url: {self.url!r} is not an address like http://localhost:8000")
+        check_address("--url", self.url)
         for name, value, low in (
             ("num-requests", self.num_requests, 1),
             ("max-tokens", self.max_tokens, 1),
@@ -56,5 +54,15 @@ class ClientOptions:
             raise ConfigError(f"levels: {self.levels} must be numbers of requests in flight, each at least 1")
         if self.prompt == "":
             raise ConfigError("--prompt: it is empty")
-        if self.json_path is not None and not self.json_path.absolute().parent.is_dir():
-            raise ConfigError(f"--json: there is no folder {self.json_path.absolute().parent}")
+        check_folder(self.json_path)
+
+
+def check_address(flag: str, url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"{flag}: {url!r} is not an address like http://localhost:8000")
+
+
+def check_folder(json_path: Path | None) -> None:
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise ConfigError(f"--json: there is no folder {json_path.absolute().parent}")

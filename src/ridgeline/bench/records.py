@@ -15,9 +15,9 @@ Purpose = Literal["measured", "warm-up"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One request to send."""
+    """One request to send. prompt: text, or token ids for a server that takes them."""
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     max_tokens: int
 
 
@@ -97,11 +97,18 @@ class ServerTimings:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A completion that came back. timings: None where the server is not a Ridgeline server."""
+    """A completion that came back.
+
+    timings: None where the server is not a Ridgeline server. event_ms: of a stream, when each event with text came,
+    since the sending; empty for an answer in one piece. counted: the server said how many tokens there were; without,
+    prompt_tokens is 0 and tokens the number of events.
+    """
 
     prompt_tokens: int
     tokens: int
     timings: ServerTimings | None
+    event_ms: tuple[float, ...] = ()
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,9 @@ class Outcome:
     """One request from sending to its end: either `reply` or `error` is set.
 
     number: counts from 1 in the order of sending. in_flight: requests that the load kept in flight, None where it
-    started them by the clock. error: the kind of failure, equal for failures of the same cause.
+    started them by the clock; then planned_s is when it should have been sent. error: what failed, equal for failures
+    of the same cause; kind: the same in a word or two (remote.py). retry_after_s: when a server that refused will
+    listen again.
     """
 
     number: int
@@ -120,6 +129,9 @@ class Outcome:
     latency_ms: float
     reply: Reply | None = None
     error: str | None = None
+    kind: str | None = None
+    planned_s: float | None = None
+    retry_after_s: float | None = None
 
     @property
     def ended_s(self) -> float:

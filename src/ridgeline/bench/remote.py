@@ -9,6 +9,8 @@ from typing import Any
 
 import aiohttp
 
+from ridgeline.bench.clock import Clock
+from ridgeline.bench.events import Events, NoCompletion, StreamError
 from ridgeline.bench.records import Reply, ServerTimings, Shape
 from ridgeline.core.errors import RidgelineError, Unavailable
 
@@ -16,13 +18,28 @@ from ridgeline.core.errors import RidgelineError, Unavailable
 FACTS_TIMEOUT_S = 15.0
 MESSAGE_LENGTH = 200
 
+REFUSED = "refused"
+TIMEOUT = "timeout"
+CONNECTION = "connection"
+BROKEN = "broken stream"
+NOT_A_COMPLETION = "no completion"
+
 
 class Unreachable(Unavailable):
     """Nothing listens at the address, or what listens hangs up."""
 
 
 class RequestFailed(RidgelineError):
-    """A request brought no completion; the text is its kind, equal for failures of the same cause."""
+    """A request brought no completion; the text is equal for failures of the same cause.
+
+    kind: `refused` (429: the server has enough to do, which is no fault), `timeout`, `connection`, `broken stream`,
+    `no completion`, or the server's own word: `HTTP 400 context_length_exceeded`, `error event server_error`.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +69,10 @@ State = Ready | Starting | Broken
 
 
 class Remote:
-    def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float, clock: Clock) -> None:
         self.url = url.rstrip("/")
         self._session = session
+        self._clock = clock
         self._timeout_s = timeout_s
         self._fields: dict[str, Any] = {}
 
@@ -94,28 +112,61 @@ class Remote:
         """Fields that every completion's body carries from now on."""
         self._fields |= fields
 
-    async def complete(self, shape: Shape) -> Reply:
-        """One greedy completion that ends at max_tokens. Raises RequestFailed."""
-        body = {"prompt": shape.prompt, "max_tokens": shape.max_tokens, "temperature": 0, "ignore_eos": True}
-        try:
-            status, text = await self._call("POST", "/v1/completions", self._timeout_s, body | self._fields)
-        except TimeoutError as error:
-            raise RequestFailed(f"no answer within {self._timeout_s:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            raise RequestFailed("connection refused") from error
-        except aiohttp.ClientError as error:
-            raise RequestFailed(f"connection lost ({type(error).__name__})") from error
-        if status != 200:
-            raise RequestFailed(f"HTTP {status}: {_error_message(text)}")
-        try:
-            return _reply(json.loads(text))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise RequestFailed(f"an answer that is no completion ({type(error).__name__}: {error})") from error
+    async def complete(self, shape: Shape, sent_s: float) -> Reply:
+        """One completion, in one piece or as a stream, as the server answers it. Raises RequestFailed.
 
-    async def _call(self, method: str, path: str, timeout_s: float, body: Any = None) -> tuple[int, str]:
+        sent_s: the clock's now, which the stamps of a stream's events count from.
+        """
+        body = json.dumps({"prompt": shape.prompt, "max_tokens": shape.max_tokens} | self._fields).encode()
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        url, kind = f"{self.url}/v1/completions", {"content-type": "application/json"}
+        try:
+            async with self._session.post(url, data=body, headers=kind, timeout=timeout) as response:
+                if response.status != 200:
+                    raise _refusal(response.status, await response.text("utf-8", "replace"), response.headers)
+                if response.content_type != "text/event-stream":
+                    return _reply(json.loads(await response.read()))
+                return await self._stream(response.content, sent_s)
+        except TimeoutError as error:
+            raise RequestFailed(TIMEOUT, f"no answer within {self._timeout_s:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise RequestFailed(CONNECTION, "connection refused") from error
+        except aiohttp.ClientPayloadError as error:
+            raise RequestFailed(BROKEN, f"the answer broke off ({type(error).__name__})") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise RequestFailed(CONNECTION, f"connection lost ({type(error).__name__})") from error
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            text = f"an answer that is no completion ({type(error).__name__}: {error})"
+            raise RequestFailed(NOT_A_COMPLETION, text) from error
+
+    async def _stream(self, content: aiohttp.StreamReader, sent_s: float) -> Reply:
+        events = Events()
+        try:
+            async for data in content.iter_any():  # whatever came at once, so that a burst costs one turn of the loop
+                events.feed(data, (self._clock.now() - sent_s) * 1e3)
+            return events.reply()
+        except StreamError as error:
+            kind = f"error event {error.word}".rstrip()
+            raise RequestFailed(kind, f"{kind}: {_shortened(str(error))}") from error
+        except NoCompletion as error:
+            raise RequestFailed(BROKEN, f"a broken stream ({_shortened(str(error))})") from error
+
+    async def _call(self, method: str, path: str, timeout_s: float) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with self._session.request(method, self.url + path, json=body, timeout=timeout) as response:
+        async with self._session.request(method, self.url + path, timeout=timeout) as response:
             return response.status, (await response.read()).decode("utf-8", "replace")
+
+
+def _refusal(status: int, text: str, headers: Mapping[str, str]) -> RequestFailed:
+    error = _json_object(text).get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    kind = REFUSED if status == 429 else f"HTTP {status}" + (f" {code}" if isinstance(code, str) else "")
+    return RequestFailed(kind, f"HTTP {status}: {_error_message(text)}", _seconds(headers.get("Retry-After")))
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After as a number of seconds; its other form, a date, is not used by servers of models."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _reply(body: Mapping[str, Any]) -> Reply:

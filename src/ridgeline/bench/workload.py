@@ -1,48 +1,112 @@
-"""Workload: which prompts with how many new tokens, from a seed. Knows no HTTP and no clock."""
+"""Workload: which prompts with how many new tokens, without end, from a seed. Knows no HTTP and no clock."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+from ridgeline.bench.datasets import Example, read_prompts, read_sharegpt
+from ridgeline.bench.lengths import Law, Lengths
 from ridgeline.bench.records import Shape
+from ridgeline.bench.stories import PROMPTS
+from ridgeline.core.errors import ConfigError, did_you_mean
 
-PROMPTS = (
-    "Once upon a time",
-    "The lighthouse keeper wrote in his book every evening that",
-    "It was raining.",
-    "In the middle of the market there stood a man who sold nothing but clocks, and every one of them showed",
-    "Dear sister,",
-    "The ship had been at sea for forty days when the youngest of the sailors, who had not spoken since they left the "
-    "harbour, climbed down from the mast, walked up to the captain and said, quite calmly, that he had seen",
-    "She opened the door and",
-    "There are three kinds of people in a village: those who know everything, those who believe everything, and",
-    "The doctor looked at his watch, then at the patient, then at the rain on the window. He had never liked this "
-    "house. It was too large for one person and too quiet for two, and he could not have said why",
-    "Winter came early that year",
-    "My grandfather used to tell the story of how he walked across the mountains with a goat, two loaves of bread and "
-    "a letter that he could not read. On the first evening he met a stranger at the well. On the second evening the "
-    "stranger was there again, in another valley, with the same hat and the same smile, and asked him for",
-    "Nobody knew",
-    "The train was late, as it always was on Sundays, and so the two of them sat on the bench and talked about",
-    "First you take the flour, then the eggs, and then, if nobody is looking,",
-    "At the end of the street, where the lamps stop and the fields begin, there was a small shop with a blue sign. "
-    "The sign had no letters on it. People went in with empty hands and came out",
-    "He said that he would be back before noon, but the road was long and the horse was old, and so",
-)
+KINDS = ("fixed", "uniform", "lognormal", "file", "sharegpt", "shared-prefix")
+PROMPT_KINDS = ("text", "ids")
+FROM_FILE = ("file", "sharegpt")
+INPUT_LEN, OUTPUT_LEN = Lengths(128, 128), Lengths(64, 64)
+WORDS = sorted({word.strip('.,:"').lower() for prompt in PROMPTS for word in prompt.split()})
 
 
-def varied(count: int, max_tokens: int, seed: int, prompt: str | None = None) -> list[Shape]:
-    """`count` requests of different lengths, so that some end early in their batch.
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Raises ConfigError, naming the flag, for what makes no sense together.
 
-    Prompts come in a shuffled order, each once before any comes twice; new tokens are uniform between half of
-    max_tokens and one and a half times it.
+    input_len, output_len: tokens; fixed takes single numbers. shared-prefix: prefix_groups prefixes of prefix_len
+    tokens, each request one of them and a tail of input_len. sharegpt: output_len bounds what the answers' lengths
+    ask for. prompt_kind ids: token ids below vocab, otherwise words.
     """
-    rng = random.Random(seed)
-    order = [prompt] if prompt is not None else rng.sample(PROMPTS, len(PROMPTS))
-    low, high = max(1, max_tokens - max_tokens // 2), max_tokens + max_tokens // 2
-    return [Shape(order[i % len(order)], rng.randint(low, high)) for i in range(count)]
+
+    kind: str = "fixed"
+    input_len: Lengths = INPUT_LEN
+    output_len: Lengths = OUTPUT_LEN
+    prompts: Path | None = None
+    prompt_kind: str = "text"
+    vocab: int = 50257
+    prefix_groups: int = 4
+    prefix_len: int = 256
+
+    def __post_init__(self) -> None:
+        for flag, value, known in (
+            ("--workload", self.kind, KINDS),
+            ("--prompt-kind", self.prompt_kind, PROMPT_KINDS),
+        ):
+            if value not in known:
+                raise ConfigError(f"{flag}: {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
+        if (self.kind in FROM_FILE) != (self.prompts is not None):
+            raise ConfigError(f"--prompts: a file belongs to --workload {' and '.join(FROM_FILE)}, and only to them")
+        if self.kind == "fixed" and (self.input_len.is_range or self.output_len.is_range):
+            raise ConfigError("--workload fixed: lengths are single numbers; for a range take uniform or lognormal")
+        for name, number in (
+            ("vocab", self.vocab),
+            ("prefix-groups", self.prefix_groups),
+            ("prefix-len", self.prefix_len),
+        ):
+            if number < 1:
+                raise ConfigError(f"--{name}: {number} is too small; it must be at least 1")
+
+    @property
+    def makes_text(self) -> bool:
+        """Whether lengths in tokens have to be turned into words."""
+        return self.prompt_kind == "text" and self.kind not in FROM_FILE
+
+    def shapes(self, seed: int, tokens_per_word: float = 1.0) -> Iterator[Shape]:
+        """Without end; equal for equal seeds. Raises ConfigError for a file that cannot be used."""
+        rng = random.Random(seed)
+        if self.kind == "file":
+            assert self.prompts is not None
+            return self._of(read_prompts(self.prompts), rng, tokens_per_word)
+        if self.kind == "sharegpt":
+            assert self.prompts is not None
+            return self._of(read_sharegpt(self.prompts), rng, tokens_per_word)
+        return self._made(rng, tokens_per_word)
+
+    def _made(self, rng: random.Random, tokens_per_word: float) -> Iterator[Shape]:
+        law: Law = "lognormal" if self.kind == "lognormal" else "uniform"
+        groups = self.prefix_groups if self.kind == "shared-prefix" else 0
+        prefixes = [self._prompt(rng, self.prefix_len, tokens_per_word) for _ in range(groups)]
+        while True:
+            prompt = self._prompt(rng, self.input_len.draw(rng, law), tokens_per_word)
+            if prefixes:
+                prompt = _joined(rng.choice(prefixes), prompt)
+            yield Shape(prompt, self.output_len.draw(rng, law))
+
+    def _prompt(self, rng: random.Random, tokens: int, tokens_per_word: float) -> str | tuple[int, ...]:
+        if self.prompt_kind == "ids":
+            return tuple(rng.choices(range(self.vocab), k=tokens))
+        return words(rng, max(1, round(tokens / tokens_per_word)))
+
+    def _of(self, examples: list[Example], rng: random.Random, tokens_per_word: float) -> Iterator[Shape]:
+        """Each once in a shuffled order, then again in another."""
+        while True:
+            for example in rng.sample(examples, len(examples)):
+                yield Shape(example.prompt, self._max_tokens(example, rng, tokens_per_word))
+
+    def _max_tokens(self, example: Example, rng: random.Random, tokens_per_word: float) -> int:
+        if example.answer is not None:
+            asked = round(len(example.answer.split()) * tokens_per_word)
+            return min(self.output_len.high, max(self.output_len.low, asked))
+        return example.max_tokens or self.output_len.draw(rng)
 
 
-def equal(max_tokens: int, seed: int, prompt: str | None = None) -> Shape:
-    """The one shape of a benchmark, so that its levels differ in nothing but the requests in flight."""
-    return Shape(prompt if prompt is not None else random.Random(seed).choice(PROMPTS), max_tokens)
+def words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choices(WORDS, k=count))
+
+
+def _joined(prefix: str | tuple[int, ...], tail: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    if isinstance(prefix, str):
+        return f"{prefix} {tail}"
+    assert isinstance(tail, tuple)
+    return prefix + tail

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import typer
 
 from ridgeline import __version__
-from ridgeline.cli import caching, chatting, generating, measuring, serving
+from ridgeline.cli import caching, chatting, generating, measuring, serving, weighing
 from ridgeline.core.errors import BadRequest, RidgelineError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app.command()(serving.serve)
 app.command()(generating.generate)
 app.command()(chatting.chat)
 app.command()(caching.cache)
+app.add_typer(measuring.bench, name="bench")
+app.command()(weighing.tradeoffs)
 
 
 @app.command()

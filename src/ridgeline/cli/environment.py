@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads: the Hugging Face libraries' own, OpenAI's, and where its cache is."""
+"""The environment variables that Ridgeline reads: Hugging Face's and OpenAI's own, and where its cache is."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def hub_access() -> Access:
     )
 
 
-def api_key() -> str | None:
-    """The key that clients of OpenAI's interface send."""
-    return os.environ.get("OPENAI_API_KEY") or None
-
-
 def cache_dir() -> Path:
     """The one folder for what is kept between runs and can be made again (docs/caches.md). It may not exist."""
     named = os.environ.get("RIDGELINE_CACHE_DIR")
     return Path(named).expanduser().absolute() if named else platformdirs.user_cache_path("ridgeline", appauthor=False)
+
+
+def api_key() -> str | None:
+    """The key that clients of OpenAI's interface send."""
+    return os.environ.get("OPENAI_API_KEY") or None

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from ridgeline.cli.environment import api_key
+from ridgeline.core.errors import ConfigError
+
+bench = typer.Typer(help="Measure any OpenAI-compatible server over HTTP.", no_args_is_help=True)
+
+
+@bench.callback()
+def _bench() -> None:
+    """Measure any OpenAI-compatible server over HTTP."""
 
 
 def client(
@@ -42,3 +54,148 @@ def client(
         timeout_s=timeout_s,
     )
     raise SystemExit(run(options))
+
+
+_LOAD, _WORK, _BODY, _OUT = "Load", "Workload", "Requests", "Output"
+
+
+@bench.command("serve")
+def bench_serve(
+    url: Annotated[str, typer.Option(help="The server.")] = "http://localhost:8000",
+    against: Annotated[Optional[str], typer.Option(help="A second server: the baseline, measured in turn.")] = None,  # noqa: UP045
+    rounds: Annotated[int, typer.Option(help="--against: rounds of both, at least 5.")] = 7,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Closed loop: requests in flight.", rich_help_panel=_LOAD)
+    ] = None,
+    request_rate: Annotated[
+        float | None,
+        typer.Option(help="Open loop: requests a second, whatever the server does.", rich_help_panel=_LOAD),
+    ] = None,
+    arrivals: Annotated[
+        str, typer.Option(help="Open loop: poisson, constant or burst (a second's at once).", rich_help_panel=_LOAD)
+    ] = "poisson",
+    num_requests: Annotated[
+        int | None,
+        typer.Option(help="End after so many requests. Default: 100, without --duration-s.", rich_help_panel=_LOAD),
+    ] = None,
+    duration_s: Annotated[
+        float | None, typer.Option(help="Send nothing after so many seconds.", rich_help_panel=_LOAD)
+    ] = None,
+    warmup_requests: Annotated[int, typer.Option(help="Sent before, and not counted.", rich_help_panel=_LOAD)] = 4,
+    client_processes: Annotated[
+        int, typer.Option(help="Processes that send the load together.", rich_help_panel=_LOAD)
+    ] = 1,
+    workload: Annotated[
+        str, typer.Option(help="fixed, uniform, lognormal, file, sharegpt or shared-prefix.", rich_help_panel=_WORK)
+    ] = "fixed",
+    input_len: Annotated[
+        str, typer.Option(help="Prompt tokens, about: 128, or a range 32:512.", rich_help_panel=_WORK)
+    ] = "128",
+    output_len: Annotated[
+        str,
+        typer.Option(help="New tokens: 64, or a range. sharegpt: bounds of the answers' own.", rich_help_panel=_WORK),
+    ] = "64",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="file: a prompt a line, or JSON lines. sharegpt: its JSON.", rich_help_panel=_WORK),
+    ] = None,
+    prompt_kind: Annotated[
+        str, typer.Option(help="text, or ids for a server that takes token ids.", rich_help_panel=_WORK)
+    ] = "text",
+    vocab: Annotated[int, typer.Option(help="ids: they are below it.", rich_help_panel=_WORK)] = 50257,
+    prefix_groups: Annotated[int, typer.Option(help="shared-prefix: how many prefixes.", rich_help_panel=_WORK)] = 4,
+    prefix_len: Annotated[
+        int, typer.Option(help="shared-prefix: tokens of a prefix; --input-len is the tail's.", rich_help_panel=_WORK)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Same seed, same requests.", rich_help_panel=_WORK)] = 0,
+    model: Annotated[Optional[str], typer.Option(help="Default: the server's first.", rich_help_panel=_BODY)] = None,  # noqa: UP045
+    ignore_eos: Annotated[bool, typer.Option(help="Ask for answers of the full length.", rich_help_panel=_BODY)] = True,
+    greedy: Annotated[bool, typer.Option(help="Send temperature 0.", rich_help_panel=_BODY)] = True,
+    usage: Annotated[
+        bool, typer.Option(help="Ask for token counts (stream_options.include_usage).", rich_help_panel=_BODY)
+    ] = True,
+    extra_body: Annotated[
+        str, typer.Option(help="Further fields of every request, as a JSON object.", rich_help_panel=_BODY)
+    ] = "{}",
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="Its first line is the key. Default: OPENAI_API_KEY.", dir_okay=False, rich_help_panel=_BODY),
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="Seconds a request may take.", rich_help_panel=_BODY)] = 600.0,
+    wait_s: Annotated[float, typer.Option(help="Seconds to wait for a server that is not there yet.")] = 0.0,
+    goodput: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit in ms: ttft:200, tpot:50, e2e:2000. Several are all kept.", rich_help_panel=_OUT),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write a run file.", dir_okay=False, rich_help_panel=_OUT)] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="A row for every request in the run file.", rich_help_panel=_OUT)
+    ] = False,
+) -> None:
+    """Measure TTFT, TPOT, ITL, throughput and goodput of a server; or compare two.
+
+    Example: ridgeline bench serve --url http://localhost:8000 --request-rate 4 --num-requests 100
+    """
+    from ridgeline.bench.lengths import Lengths
+    from ridgeline.bench.order import Order, parse_limits
+    from ridgeline.bench.serve import run
+    from ridgeline.bench.workload import Workload
+
+    order = Order(
+        url=url,
+        against=against,
+        rounds=rounds,
+        workload=Workload(
+            kind=workload,
+            input_len=Lengths.parse("--input-len", input_len),
+            output_len=Lengths.parse("--output-len", output_len),
+            prompts=prompts,
+            prompt_kind=prompt_kind,
+            vocab=vocab,
+            prefix_groups=prefix_groups,
+            prefix_len=prefix_len,
+        ),
+        concurrency=concurrency,
+        request_rate=request_rate,
+        arrivals=arrivals,
+        num_requests=100 if num_requests is None and duration_s is None else num_requests,
+        duration_s=duration_s,
+        warmup_requests=warmup_requests,
+        limits_ms=parse_limits(goodput or []),
+        ignore_eos=ignore_eos,
+        greedy=greedy,
+        include_usage=usage,
+        extra_body=_json_object(extra_body),
+        model=model,
+        api_key=_key(api_key_file),
+        seed=seed,
+        client_processes=client_processes,
+        timeout_s=timeout_s,
+        wait_s=wait_s,
+        json_path=json,
+        rows=rows,
+    )
+    raise SystemExit(run(order, command=sys.argv))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        body = jsonlib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--extra-body: not JSON ({error})") from error
+    if not isinstance(body, dict):
+        raise ConfigError('--extra-body: expected a JSON object, for example {"top_k": 40}')
+    return body
+
+
+def _key(path: Path | None) -> str | None:
+    """A command line is seen by everybody on the machine, so the key itself is no option."""
+    if path is None:
+        return api_key()
+    try:
+        key = path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--api-key-file {path}: it cannot be read ({error})") from error
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"--api-key-file {path}: its first line is no key")
+    return key

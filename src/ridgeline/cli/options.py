@@ -32,8 +32,8 @@ def options(
         names = {p.name for p in extra}
 
         def run(*, config_file: Path | None, **given: Any) -> None:
-            flags = {k: v for k, v in given.items() if k in names and v is not None}
             rest = {k: v for k, v in given.items() if k not in names}
+            flags = _flags({k: v for k, v in given.items() if k in names})
             command(Config.from_mapping(preset | _read_toml(config_file) | flags), **rest)
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
@@ -57,16 +57,45 @@ def _parameters(part: str, preset: Mapping[str, Any]) -> list[inspect.Parameter]
         flag, default = "--" + f.name.replace("_", "-"), preset.get(f.name, f.default)
         kind: Any = kind_of(section, f.name)
         text = f.metadata["help"] + (f" Default: {default}." if default is not None and kind is not bool else "")
-        metavar = "|".join(f.metadata["choices"]) or None
-        flags = (flag, "--no-" + flag[2:]) if kind is bool else (flag,)
-        annotation = Annotated[
-            Optional[kind],  # noqa: UP045
-            typer.Option(
-                "/".join(flags), help=text, metavar=metavar, show_default=False, rich_help_panel=_PANELS[part]
-            ),
-        ]
-        made.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+        if kind is bool:
+            text += " Here: off." if f.name in preset and not default else ""
+            text += "" if default is False else f" Off: --no-{flag[2:]}."
+            made.append(_parameter(f.name, kind, flag, text, part, metavar=None))
+            # A parameter of its own, because "--x/--no-x" in one takes half of a narrow help page.
+            made.append(_parameter(_NO + f.name, kind, "--no-" + flag[2:], "", part, metavar=None))
+        else:
+            metavar = "|".join(f.metadata["choices"]) or None
+            if metavar and len(metavar) > _WIDEST_CHOICES:  # the help names them, and has room to
+                metavar = "<choice>"
+            made.append(_parameter(f.name, kind, flag, text, part, metavar))
     return made
+
+
+_NO = "no_"
+_WIDEST_CHOICES = 30
+
+
+def _parameter(name: str, kind: Any, flag: str, text: str, part: str, metavar: str | None) -> inspect.Parameter:
+    """An option that is None where it is not given; hidden without a text."""
+    shown = typer.Option(
+        flag, help=text, metavar=metavar, show_default=False, rich_help_panel=_PANELS[part], hidden=not text
+    )
+    annotation = Annotated[Optional[kind], shown]  # noqa: UP045
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line, by option; `--x` and `--no-x` are one."""
+    flags: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None or value is False:  # a flag that is not there
+            continue
+        off = name.startswith(_NO)
+        option = name.removeprefix(_NO)
+        if off and option in flags:
+            raise ConfigError(f"--{option.replace('_', '-')} and its --no- form exclude each other")
+        flags[option] = not off if isinstance(value, bool) else value
+    return flags
 
 
 _PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server"}

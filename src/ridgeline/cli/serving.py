@@ -8,7 +8,14 @@ from ridgeline.cli.environment import hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 
-PHASE1 = {"batching": "dynamic", "batch_window_ms": 50.0, "max_batch_size": 8, "packing": "padded", "port": 8000}
+PHASE1 = {
+    "batching": "dynamic",
+    "batch_window_ms": 50.0,
+    "max_batch_size": 8,
+    "packing": "padded",
+    "prefix_cache": False,  # a second run of the client would find the first one's prompts, and its pictures differ
+    "port": 8000,
+}
 
 
 @options("model", "batching", "limits", "server")

@@ -69,18 +69,54 @@ class ModelOptions:
 class BatchingOptions:
     batching: str = option(
         "continuous",
-        "Who runs next. one: a request at a time. dynamic: wait up to the batch window for a batch, which then runs "
-        "until its last member ends. continuous: requests join and leave at every step.",
+        "Who runs next. one: a request at a time. static: whoever waits when the device is free, up to the batch size; "
+        "the batch runs until its last member ends. dynamic: static, but a batch that is not full waits up to the "
+        "batch window for company. prefill-first: requests join at every step, and their prompts are computed before "
+        "anybody decodes. continuous: requests join and leave at every step, and those who run come first.",
         choices=tuple(MENU["batching"]),
     )
     batch_window_ms: float = option(
         50.0, "dynamic: how long the oldest waiting request waits for company, in milliseconds.", low=0, high=60_000
     )
-    max_batch_size: int = option(8, "dynamic: requests in a batch at most.", low=1, high=4096)
+    max_batch_size: int = option(8, "static and dynamic: requests in a batch at most.", low=1, high=4096)
     packing: str = option(
         "ragged",
         "Rows of a step. padded: all as long as the longest (the waste is counted). ragged: end to end, no padding.",
         choices=tuple(MENU["packing"]),
+    )
+    chunked_prefill: bool | None = option(
+        None,
+        "Cut prompts that exceed what a step may compute (--max-num-batched-tokens) and compute them in several steps, "
+        "so that a long prompt does not hold up those who decode. Default: on for prefill-first and continuous with a "
+        "KV cache; the others compute prompts whole.",
+    )
+    kv_cache: str = option(
+        "paged",
+        "Keys and values of the tokens before. paged: kept in blocks, so a step computes one token a request. none: "
+        "computed again at every step, which shows what a cache is worth.",
+        choices=tuple(MENU["kv_cache"]),
+    )
+    prefix_cache: bool | None = option(
+        None,
+        "Find the blocks of a prompt's beginning that an earlier request computed (a system prompt, the turns of a "
+        "chat). Blocks that nobody uses stay until their room is needed, the longest unused go first. Default: on with "
+        "a paged KV cache, because it costs microseconds a request; turn it off to measure prompts that repeat.",
+    )
+    launches_in_flight: int = option(
+        1,
+        "Launches that the device may have before the first is collected: with 2 the next one is prepared while one "
+        "computes, which hides the host's work behind the device's. A request that stops is then computed once more "
+        "for nothing. On a CPU there is nothing to hide, because a launch returns when it is done.",
+        low=1,
+        high=3,
+    )
+    max_steps_per_visit: int = option(
+        1,
+        "Tokens that each running request may decode in one launch, without the host looking in between. More saves "
+        "host time for small models and few requests; newcomers and streams wait longer. Fewer are taken while "
+        "somebody waits for a place.",
+        low=1,
+        high=64,
     )
 
 
@@ -89,11 +125,15 @@ class LimitOptions:
     max_num_seqs: int = option(256, "Requests that run at once at most.", low=1, high=65_536)
     max_num_batched_tokens: int | None = option(
         None,
-        "Tokens a step computes at most; longer prompts are computed in chunks (continuous). Default: 2048 on a GPU, "
-        "512 on a CPU, and whole prompts for the policies that cannot divide them.",
+        "Tokens a step computes at most; longer prompts are cut (see --chunked-prefill). Default: 2048 on a GPU, 512 "
+        "on a CPU; at least the longest sequence where prompts are computed whole, and a whole batch of them for one, "
+        "static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
         low=1,
     )
-    block_size: int = option(16, "Tokens in a block of the KV cache.", low=1, high=1024)
+    block_size: int = option(
+        16, "Tokens in a block of the KV cache. Smaller wastes less at a sequence's end and shares shorter prefixes; "
+        "larger needs fewer table entries.", low=1, high=1024,
+    )  # fmt: skip
     kv_memory: str | None = option(
         None, "Memory for the KV cache, for example 4GiB. Default: planned from the memory that is really free."
     )
@@ -144,11 +184,38 @@ class Config:
             raise ConfigError("--model and --random-weights exclude each other: random weights stand in for a model")
         if self.limits.kv_memory is not None:
             parse_bytes(self.limits.kv_memory)
-        if self.batching.batching == "dynamic" and self.batching.max_batch_size > self.limits.max_num_seqs:
+        batching = self.batching
+        if batching.batching in ("static", "dynamic") and batching.max_batch_size > self.limits.max_num_seqs:
             raise ConfigError(
-                f"--max-batch-size {self.batching.max_batch_size} can never be reached with "
+                f"--max-batch-size {batching.max_batch_size} can never be reached with "
                 f"--max-num-seqs {self.limits.max_num_seqs}; raise the latter or lower the former"
             )
+        if batching.chunked_prefill and batching.batching in WHOLE_PROMPTS:
+            raise ConfigError(
+                f"--chunked-prefill: --batching {batching.batching} computes prompts whole; take --batching continuous "
+                "or prefill-first, or leave --chunked-prefill out"
+            )
+        if batching.kv_cache == "none":
+            _check_without_cache(batching)
+
+
+WHOLE_PROMPTS = ("one", "static", "dynamic")
+"""Choices of --batching that cannot cut a prompt: as their policies say, known here before anything is loaded."""
+
+
+def _check_without_cache(batching: BatchingOptions) -> None:
+    """Refuse what lives from a KV cache."""
+    for asked, flag, why in (
+        (batching.chunked_prefill, "--chunked-prefill", "a part of a prompt would be lost before the next is computed"),
+        (batching.prefix_cache, "--prefix-cache", "nothing is kept that a request could find"),
+        (
+            batching.max_steps_per_visit > 1,
+            "--max-steps-per-visit above 1",
+            "each token needs the whole sequence again",
+        ),
+    ):
+        if asked:
+            raise ConfigError(f"{flag} needs a KV cache: with --kv-cache none {why}; leave one of the two out")
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -170,7 +170,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """A batch that nobody joins once it runs (policies one and dynamic), as far as it has come.
+    """A batch that nobody joins once it runs (policies one, static and dynamic), as far as it has come.
 
     closed: why it started (`full`, `window`, `ready`: nothing was waited for). padded_length: its longest prompt.
     positions and padding as in Output, summed over its steps. kv_blocks: the most blocks it held.

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
 
@@ -26,6 +28,24 @@ class Timer(Protocol):
 
     @property
     def elapsed_ns(self) -> int: ...
+
+
+class Download(Protocol):
+    """A tensor on its way to the host."""
+
+    def result(self) -> NDArray[Any]:
+        """Its values as they were when the download was asked for. Waits for what made them, not for later work."""
+        ...
+
+
+class Arrived:
+    """A download that was over when it was asked for."""
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        self._array = array
+
+    def result(self) -> NDArray[Any]:
+        return self._array
 
 
 @runtime_checkable
@@ -61,6 +81,10 @@ class Device(Protocol):
 
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
         """Integer arrays of one type to the device in one copy. They may alias the arrays: do not write those again."""
+        ...
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        """Begin to copy a tensor to the host, without waiting for the device."""
         ...
 
 

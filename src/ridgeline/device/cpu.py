@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from ridgeline.device.base import Fn, HostTimer, Timer
+from ridgeline.device.base import Arrived, Download, Fn, HostTimer, Timer
 
 
 class CpuDevice:
@@ -46,6 +46,9 @@ class CpuDevice:
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
         # torch shares memory with arrays, and warns about those that it must not write.
         return [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in arrays]
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        return Arrived(tensor.numpy().copy())  # a copy, because the tensor may be written again
 
 
 def default_threads() -> int:

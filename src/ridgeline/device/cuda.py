@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ridgeline.device.base import Fn, Timer
+from ridgeline.device.base import Download, Fn, Timer
 
 
 class CudaDevice:
@@ -42,6 +43,23 @@ class CudaDevice:
         packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays])).pin_memory()
         parts = torch.split(packed.to(self.torch_device, non_blocking=True), [array.size for array in arrays])
         return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        return PinnedCopy(tensor)
+
+
+class PinnedCopy:
+    """A copy into pinned memory, which runs in the stream's order while the host goes on, and an event after it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done.record()
+
+    def result(self) -> NDArray[Any]:
+        self._done.synchronize()
+        return self._host.numpy()
 
 
 class EventTimer:

@@ -10,19 +10,24 @@ import numpy as np
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Ints, Tokens
 from ridgeline.kv.pool import BlockPool
-from ridgeline.kv.prefix import PrefixIndex
+from ridgeline.kv.prefix import Node, PrefixIndex
 
 NOTHING: Ints = np.empty((3, 0), np.int64)
 NOTHING.flags.writeable = False
 
 
 class Ledger:
-    """Paged KV cache: a table of blocks per slot, references, and the prefix index.
+    """Keys and values stay, in blocks that a sequence takes as it grows; blocks of equal prefixes can be shared.
+
+    A table of blocks per slot, references, and the prefix index (paging is vLLM's idea: Kwon and others, 2023).
 
     A release does not free anything by itself: the references end when the newest plan made before the release has
     been collected, because a launch in flight may still read or write those blocks.
-    epoch: changes whenever a reservation that was refused might succeed.
+    epoch: changes whenever a reservation that was refused might succeed. keeps: what a step computed is there in the
+    next one.
     """
+
+    keeps = True
 
     def __init__(self, *, slots: int, max_len: int, num_blocks: int, block_size: int, prefix: PrefixIndex) -> None:
         if min(slots, max_len, num_blocks, block_size) < 1:
@@ -37,7 +42,7 @@ class Ledger:
         self._room: Ints = np.zeros(slots, np.int64)  # blocks held times block_size: compared at every step
         self._index: Ints = np.arange(self._table.shape[1])
         self._published = [0] * slots
-        self._node = [0] * slots
+        self._node: list[Node] = [""] * slots
         self._limbo: deque[tuple[int, Ints]] = deque()  # (serial, blocks): references that end when it is collected
 
     @property
@@ -53,9 +58,14 @@ class Ledger:
         """Blocks of this slot."""
         return int(self._room[slot]) // self.block_size
 
-    def seat(self, slot: int, ids: Tokens) -> Ints:
-        """The slot takes the blocks of the longest cached prefix of `ids`; returns them."""
-        found, self._node[slot] = self._prefix.match(ids, self.block_size)
+    @property
+    def shares(self) -> bool:
+        """Whether seat() ever finds anything."""
+        return self._prefix.shares
+
+    def seat(self, slot: int, ids: Tokens, salt: str = "") -> Ints:
+        """The slot takes the blocks of the longest cached prefix of `ids`; returns them. Salts never share."""
+        found, self._node[slot] = self._prefix.match(salt, ids, self.block_size)
         count = len(found)
         if count:
             self._pool.share(found)
@@ -117,6 +127,10 @@ class Ledger:
             self._node[slot] = self._prefix.publish(self._node[slot], part, self._table[slot, done:whole])
             self._published[slot] = whole
             self.epoch += 1
+
+    def seal(self, rows: Ints, computed: Ints, serial: int) -> Ints:  # noqa: ARG002
+        """The plan `serial` is made, after which each of these rows has `computed` entries; returns how many stay."""
+        return computed
 
     def release(self, slot: int, serial: int) -> None:
         """The slot gives up its blocks; serial: the newest plan made so far."""

@@ -14,18 +14,30 @@ def greedy(logits: Tensor) -> Tensor:
     return torch.argmax(logits, -1)
 
 
-def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
+def sample(
+    logits: Tensor, temperature: Tensor, uniforms: Tensor, top_k: Tensor | None = None, top_p: Tensor | None = None,
+    min_p: Tensor | None = None, widest: int | None = None,
+) -> Tensor:  # fmt: skip
     """logits: [rows, vocab]; the rest [rows], temperature above 0, uniforms in (0, 1) and float64. Tokens [rows].
 
-    top_k cuts first (0 is off), then top_p among what is left (1 is off); what ties with the last one kept is kept.
-    Then by inverse distribution function in the order of token ids. The sums are float64: rounding in them moves a
-    boundary by 1e-16, so results agree between devices and batches wherever the logits do.
+    top_k cuts first (0 is off), then top_p among what is left (1 is off), then min_p: what has less than that share of
+    the likeliest one's weight (0 is off; Nguyen et al. 2024). What ties with the last one kept is kept. None: off for
+    all rows. widest: the greatest top_k that is below the vocabulary; None asks the device, and waits for it. Then by
+    inverse distribution function in the order of token ids. The sums are float64: rounding in them moves a boundary by
+    1e-16, so results agree between devices and batches wherever the logits do.
     """
     wide = logits.to(torch.float32)
     wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
     weights = torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
-    weights = _keep_top_k(weights, top_k)
-    weights = _keep_top_p(weights, top_p)
+    if top_k is not None:
+        if widest is None:
+            widest = int(torch.where(top_k < logits.shape[-1], top_k, 0).max())
+        weights = _keep_top_k(weights, top_k, widest)
+    if top_p is not None:
+        weights = _keep_top_p(weights, top_p)
+    if min_p is not None:
+        floor = weights.amax(-1, keepdim=True) * min_p.to(weights.dtype)[:, None]
+        weights = torch.where(weights >= floor, weights, 0.0)
     reached = weights.cumsum(-1, dtype=torch.float64)
     target = uniforms[:, None] * reached[:, -1:]
     chosen = torch.searchsorted(reached, target, right=True)[:, 0]
@@ -38,15 +50,13 @@ def forbid(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.scatter(-1, every, float("-inf"))
 
 
-def _keep_top_k(weights: Tensor, top_k: Tensor) -> Tensor:
-    vocab = weights.shape[-1]
-    wanted = torch.where(top_k > 0, top_k, vocab).clamp(max=vocab)
-    widest = int(torch.where(wanted < vocab, wanted, 0).max())
+def _keep_top_k(weights: Tensor, top_k: Tensor, widest: int) -> Tensor:
     if widest == 0:
         return weights
     best = weights.topk(widest, -1).values  # [rows, widest], descending
-    floor = best.gather(-1, (wanted.clamp(max=widest) - 1)[:, None])
-    floor = torch.where(wanted[:, None] < vocab, floor, 0.0)
+    floor = best.gather(-1, (top_k.clamp(1, widest) - 1)[:, None])
+    limited = (top_k > 0) & (top_k < weights.shape[-1])
+    floor = torch.where(limited[:, None], floor, 0.0)
     return torch.where(weights >= floor, weights, 0.0)
 
 

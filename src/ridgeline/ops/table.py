@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ridgeline.ops import activation, linear, norm, philox, sample
+from ridgeline.ops import activation, linear, norm, penalty, philox, sample, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Op:
 
 
 _ROWS = ((1, 64), (3, 256), (32, 768))
+_LOGITS = ((1, 50), (3, 997), (40, 5003))
 _BY_ROW = frozenset({"reference", "torch"})
 
 OPS: tuple[Op, ...] = (
@@ -41,5 +42,9 @@ OPS: tuple[Op, ...] = (
     ),
     Op("greedy", sample.greedy, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
     Op("sample", sample.sample, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
+    Op("forbid", sample.forbid, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
+    Op("penalize", penalty.penalize_by_hand, {"torch": penalty.penalize}, _LOGITS, _BY_ROW),
+    Op("add_bias", penalty.add_bias_by_hand, {"torch": penalty.add_bias}, _LOGITS, _BY_ROW),
+    Op("score", score.score_by_hand, {"torch": score.score}, _LOGITS, _BY_ROW),
     Op("uniforms", philox.uniforms, {}, ((1,), (1024,)), frozenset({"reference"})),
 )

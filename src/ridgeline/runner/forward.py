@@ -23,8 +23,12 @@ class Model(Protocol):
 
 
 class Forward(Protocol):
-    def __call__(self, batch: Batch) -> Tensor:
-        """Logits of the wanted positions, [W, vocab]."""
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of the wanted positions, [W, vocab], and the hidden state of all, [N, d_model]."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden: [positions, d_model]. Returns [positions, vocab], for positions that the batch did not want."""
         ...
 
 
@@ -34,7 +38,7 @@ class Eager:
     def __init__(self, model: Model, attention: AnyAttention) -> None:
         self._model, self._attention = model, attention
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         meta: Any = self._attention.plan(batch)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -42,5 +46,8 @@ class Eager:
 
         hidden = self._model.hidden(batch, attend)
         if not batch.wanted.shape[0]:  # only chunks that are not the last: nobody reads a logit
-            return hidden.new_empty((0, self._model.spec.vocab))
-        return self._model.logits(hidden[batch.wanted])
+            return hidden.new_empty((0, self._model.spec.vocab)), hidden
+        return self._model.logits(hidden[batch.wanted]), hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self._model.logits(hidden)

@@ -6,12 +6,20 @@ from dataclasses import dataclass
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import ModelSpec
-from ridgeline.core.types import MAX_STOP_IDS
+from ridgeline.core.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_STOP_IDS
 
-_SAMPLE_ROWS = 32
-_SAMPLING_BYTES = 64  # a logit of a row that draws: sorted, summed in float64, masked
-_LOGIT_BYTES = 16  # a logit in float32, with the copies that forbidding stop tokens takes
+SAMPLE_ROWS = 32
+"""Rows of logits that are changed or sampled at once."""
+SCORE_ROWS = 64
+"""Rows of logits whose log-probabilities are computed at once."""
+
+_SAMPLING_BYTES = 64  # a logit of a row that draws: counted, changed, sorted, summed in float64, masked
+_HISTORY_BYTES = 48  # a token of a row with penalties: its id widened, and whether and as what it counts
+_SCORING_BYTES = 40  # a logit that is scored: widened, its logarithm, and the integers that order it
+_SCORE_BYTES = 4 * (2 + 2 * MAX_LOGPROBS)  # what is kept of a scored position until the end of the launch
+_LOGIT_BYTES = 4  # in float32
 _TABLE_BYTES_PER_TOKEN = 16  # token, block, uniform
+_TABLE_BYTES = 4 * MAX_STOP_IDS + 8 * MAX_LOGIT_BIAS
 _GATHERED_TOKENS = 16384  # keys and values that attention holds at once, as they are and widened
 _BUFFERS_BYTES = 64 << 20  # widened weights and the libraries' own
 
@@ -48,13 +56,16 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
 
     value_bytes: of an activation. Attention masks are float32, [queries, context].
     """
-    tables = rows * (max_model_len * _TABLE_BYTES_PER_TOKEN + MAX_STOP_IDS * 4)
+    tables = rows * (max_model_len * _TABLE_BYTES_PER_TOKEN + _TABLE_BYTES)
     activations = batched_tokens * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
     masks = batched_tokens * max_model_len * 4
     logits = rows * spec.vocab * (value_bytes + _LOGIT_BYTES)
-    sampling = min(rows, _SAMPLE_ROWS) * spec.vocab * _SAMPLING_BYTES
+    sampling = min(rows, SAMPLE_ROWS) * (spec.vocab * _SAMPLING_BYTES + max_model_len * _HISTORY_BYTES)
+    scoring = min(max(rows, batched_tokens), SCORE_ROWS) * spec.vocab * (value_bytes + _SCORING_BYTES)
+    scored = (batched_tokens + rows) * _SCORE_BYTES
     gathered = 4 * _GATHERED_TOKENS * spec.d_model * 4
-    return tables + activations + masks + logits + sampling + gathered + _BUFFERS_BYTES
+    # Sampling and scoring take turns.
+    return tables + activations + masks + logits + max(sampling, scoring) + scored + gathered + _BUFFERS_BYTES
 
 
 def plan_memory(

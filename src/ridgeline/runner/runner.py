@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ridgeline.attention.base import AnyAttention
 from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Ints, Join, Output, Plan, Sampling
-from ridgeline.device.base import Device
+from ridgeline.device.base import Device, Download
 from ridgeline.runner.forward import Eager, Model
 from ridgeline.runner.inputs import Packing
 from ridgeline.runner.sampler import Sampler
+from ridgeline.runner.scores import Scoring, Words, collected
 from ridgeline.runner.slots import Sizes, SlotTables
 
 WARM_UP_TOKENS = 64
@@ -23,12 +24,14 @@ WARM_UP_DECODES = 3
 @dataclass(frozen=True, slots=True)
 class Launched:
     """A plan in flight. makers: for each iteration the rows that may make a token in it. made: [3, sum of makers]
-    token, appended, is a stop id."""
+    token, appended, is a stop id. prompt_scores, scores: log-probabilities, where somebody asked for them."""
 
     serial: int
     rows: int
     makers: list[Ints]
-    made: Tensor
+    made: Download
+    prompt_scores: Words | None
+    scores: Words | None
     positions: int
     padding: int
 
@@ -54,6 +57,7 @@ class Runner:
         its end, and nobody reads it.
         """
         self._tables.apply(plan)
+        scoring = Scoring(plan, self._tables, self._forward.logits)
         makers: list[Ints] = []
         made: list[Tensor] = []
         positions = padding = 0
@@ -62,18 +66,22 @@ class Runner:
             if not len(part.rows):
                 break
             batch = self._packing.pack(part, self._tables)
-            logits = self._forward(batch)
-            slots = part.rows[part.promise > 0]
+            logits, hidden = self._forward(batch)
+            if turn == 0:
+                scoring.prompt(batch, hidden)
+            makers.append(np.flatnonzero(plan.promise > turn))
+            slots = plan.rows[makers[-1]]
             chosen = self._sampler(logits, slots)
+            scoring.made(makers[-1], logits, chosen)
             (at,) = self.device.upload([slots])
             appended, hit = self._tables.settle(at, chosen)
-            makers.append(np.flatnonzero(plan.promise > turn))
             made.append(torch.stack((chosen, appended, hit)))
             positions, padding = positions + batch.tokens.shape[0], padding + batch.padding
-        return Launched(plan.serial, len(plan.rows), makers, torch.cat(made, -1), positions, padding)
+        sent = self.device.download(torch.cat(made, -1))
+        return Launched(plan.serial, len(plan.rows), makers, sent, *scoring.sent(), positions, padding)
 
     def collect(self, launched: Launched) -> Output:
-        made = launched.made.cpu().numpy()
+        made = launched.made.result()
         counts = np.zeros(launched.rows, np.int64)
         tokens = np.zeros((launched.rows, len(launched.makers)), np.int32)
         finished = np.zeros(launched.rows, np.bool_)
@@ -86,7 +94,8 @@ class Runner:
             finished[makers] |= hit > 0
             wasted += int(len(makers) - appended.sum()) if turn else 0
         padding = launched.padding + wasted
-        return Output(launched.serial, counts, tokens, finished, launched.positions, padding)
+        scores = collected(launched.prompt_scores, launched.scores, counts)
+        return Output(launched.serial, counts, tokens, finished, launched.positions, padding, scores)
 
     def warm_up(self) -> None:
         """Run a prompt and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:
@@ -97,7 +106,7 @@ class Runner:
         steps = min(1 + WARM_UP_DECODES, room - count + 1)
         limit = min(count + steps, sizes.max_len)
         blocks = tuple(range(-(-limit // sizes.block_size)))[: sizes.num_blocks]
-        sampling = Sampling(temperature=1.0, top_p=0.9)
+        sampling = Sampling(temperature=1.0, top_p=0.9, frequency_penalty=0.1, logprobs=1)
         joins: tuple[Join, ...] = (Join(0, np.zeros(count, np.int32), NO_TOKENS, blocks, limit, sampling),)
         start = 0
         for _ in range(limit - count):

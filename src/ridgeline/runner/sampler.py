@@ -6,46 +6,82 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ridgeline.core.types import Ints
+from ridgeline.core.types import Bools, Ints
+from ridgeline.ops.penalty import add_bias, penalize
 from ridgeline.ops.sample import forbid, greedy, sample
+from ridgeline.runner.memory import SAMPLE_ROWS
 from ridgeline.runner.slots import SlotTables
-
-SAMPLE_ROWS = 32
-"""Rows sampled at once: bounds the working memory (about 1.2 MB a row at a vocabulary of 50 thousand)."""
 
 
 class Sampler:
-    """Rows that are greedy, that sample, and that may not stop yet are told apart on the host, by slot."""
+    """Rows whose logits change, and rows that draw, are told apart on the host; SAMPLE_ROWS of them at once.
+
+    Everything is computed from the slot tables as they are when the step runs, so launches that overlap see each
+    other's tokens, and a request that comes back after preemption is treated as if it had stayed.
+    """
 
     def __init__(self, tables: SlotTables) -> None:
         self._tables = tables
 
     def __call__(self, logits: Tensor, slots: Ints) -> Tensor:
         """logits: [rows, vocab]; slots: [rows], on the host. Returns tokens [rows] int64."""
-        logits = logits.to(torch.float32)
-        held = np.flatnonzero(self._tables.forbids[slots])
-        if len(held):
-            logits = self._without_stops(logits, slots, held)
+        logits, asks = logits.to(torch.float32), self._tables.asks
         chosen = greedy(logits)
-        drawing = np.flatnonzero(self._tables.samples[slots])
-        for first in range(0, len(drawing), SAMPLE_ROWS):
-            rows = drawing[first : first + SAMPLE_ROWS]
-            at, row_slots = self._tables.device.upload([rows, slots[rows]])
-            chosen[at] = self._draw(logits[at], row_slots)
+        draws = asks.draws[slots]
+        for rows in _portions(draws):
+            (at,) = self._tables.device.upload([rows])
+            chosen[at] = self._draw(self._changed(logits[at], slots[rows]), slots[rows])
+        for rows in _portions(asks.changes[slots] & ~draws):
+            (at,) = self._tables.device.upload([rows])
+            chosen[at] = greedy(self._changed(logits[at], slots[rows]))
         return chosen
 
-    def _without_stops(self, logits: Tensor, slots: Ints, rows: Ints) -> Tensor:
-        tables = self._tables
-        at, row_slots = tables.device.upload([rows, slots[rows]])
-        early = tables.lengths[row_slots] - tables.prompts[row_slots] < tables.min_tokens[row_slots]
-        some = logits[at]
-        logits = logits.clone()
-        logits[at] = torch.where(early[:, None], forbid(some, tables.stop_ids[row_slots]), some)
+    def _changed(self, logits: Tensor, slots: Ints) -> Tensor:
+        """The logits after penalties, biases and stop tokens that may not come yet, in this order. May write them."""
+        asks = self._tables.asks
+        for change, asked in (
+            (self._penalized, asks.penalizes[slots]),
+            (self._biased, asks.biases[slots]),
+            (self._without_stops, asks.forbids[slots]),
+        ):
+            rows = np.flatnonzero(asked)
+            if len(rows):
+                at, row_slots = self._tables.device.upload([rows, slots[rows]])
+                logits[at] = change(logits[at], row_slots)
         return logits
 
-    def _draw(self, logits: Tensor, slots: Tensor) -> Tensor:
+    def _penalized(self, logits: Tensor, slots: Tensor) -> Tensor:
         tables = self._tables
-        at = tables.lengths[slots].clamp(max=tables.sizes.max_len - 1)
+        return penalize(
+            logits, tables.tokens[slots], tables.lengths[slots], tables.prompts[slots], tables.repetition[slots],
+            tables.presence[slots], tables.frequency[slots],
+        )  # fmt: skip
+
+    def _biased(self, logits: Tensor, slots: Tensor) -> Tensor:
+        return add_bias(logits, self._tables.bias_ids[slots], self._tables.bias_values[slots])
+
+    def _without_stops(self, logits: Tensor, slots: Tensor) -> Tensor:
+        tables = self._tables
+        early = tables.lengths[slots] - tables.prompts[slots] < tables.min_tokens[slots]
+        return torch.where(early[:, None], forbid(logits, tables.stop_ids[slots]), logits)
+
+    def _draw(self, logits: Tensor, slots: Ints) -> Tensor:
+        tables, asks = self._tables, self._tables.asks
+        (row_slots,) = tables.device.upload([slots])
+        at = tables.lengths[row_slots].clamp(max=tables.sizes.max_len - 1)
+        top_k = asks.top_k[slots]
+        widest = int(np.where(top_k < logits.shape[-1], top_k, 0).max())
         return sample(
-            logits, tables.temperature[slots], tables.top_k[slots], tables.top_p[slots], tables.uniforms[slots, at]
+            logits,
+            tables.temperature[row_slots],
+            tables.uniforms[row_slots, at],
+            tables.top_k[row_slots] if widest else None,
+            tables.top_p[row_slots] if asks.cuts_p[slots].any() else None,
+            tables.min_p[row_slots] if asks.cuts_min_p[slots].any() else None,
+            widest=widest,
         )
+
+
+def _portions(mask: Bools) -> list[Ints]:
+    rows = np.flatnonzero(mask)
+    return [rows[first : first + SAMPLE_ROWS] for first in range(0, len(rows), SAMPLE_ROWS)]

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ridgeline.core.types import MAX_STOP_IDS, Ints, Join, Plan
+from ridgeline.core.types import MAX_LOGIT_BIAS, MAX_STOP_IDS, Ints, Join, Plan
 from ridgeline.device.base import Device
 from ridgeline.ops.philox import uniforms
+from ridgeline.runner.asks import Asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Sizes:
 
 
 class SlotTables:
-    """Tensors on the device, a row a slot. `samples` and `forbids` are the host's: whom the sampler treats apart."""
+    """Tensors on the device, a row a slot; `asks` is the host's side of them."""
 
     def __init__(self, sizes: Sizes, device: Device) -> None:
         self.sizes, self.device = sizes, device
@@ -47,13 +48,17 @@ class SlotTables:
         self.blocks = table(sizes.table_width, self.scratch_block, torch.int32)
         self.stop_ids = table(MAX_STOP_IDS, -1, torch.int32)
         self.uniforms = table(sizes.max_len, 0, torch.float64)
-        self.lengths, self.prompts, self.limits, self.top_k, self.min_tokens = (
-            torch.zeros(rows, dtype=torch.int64, device=where) for _ in range(5)
-        )
-        self.temperature, self.top_p = (torch.zeros(rows, dtype=torch.float64, device=where) for _ in range(2))
+        self.bias_ids = table(MAX_LOGIT_BIAS, 0, torch.int32)
+        self.bias_values = table(MAX_LOGIT_BIAS, 0, torch.float32)
+        self.lengths = torch.zeros(rows, dtype=torch.int64, device=where)
         self.stopped = torch.ones(rows, dtype=torch.bool, device=where)
-        self.samples: NDArray[np.bool_] = np.zeros(rows, np.bool_)
-        self.forbids: NDArray[np.bool_] = np.zeros(rows, np.bool_)
+        self._facts = table(4, 0, torch.int64)
+        self.prompts, self.limits, self.top_k, self.min_tokens = self._facts.unbind(-1)
+        self._odds = table(6, 0, torch.float64)
+        (
+            self.temperature, self.top_p, self.min_p, self.repetition, self.presence, self.frequency,
+        ) = self._odds.unbind(-1)  # fmt: skip
+        self.asks = Asks(rows)
 
     def apply(self, plan: Plan) -> None:
         """Leaves, joins and new blocks of a plan, in this order. What is uploaded is proportional to what changed."""
@@ -81,16 +86,12 @@ class SlotTables:
         (at,) = self.device.upload([slots])
         self.blocks[at] = self.scratch_block
         self.stopped[at] = True
-        self.samples[slots] = self.forbids[slots] = False
 
     def _join(self, joins: tuple[Join, ...]) -> None:
         slots = np.array([join.slot for join in joins], np.int64)
         ids = [np.concatenate((join.prompt_ids, join.output_ids)) for join in joins]
         lengths = np.array([len(row) for row in ids], np.int64)
-        facts = np.array(
-            [(len(j.prompt_ids), j.limit, j.sampling.top_k, j.sampling.min_tokens) for j in joins], np.int64
-        )
-        odds = np.array([(j.sampling.temperature, j.sampling.top_p) for j in joins], np.float64)
+        facts, odds = np.array(list(map(_facts, joins)), np.int64), np.array(list(map(_odds, joins)), np.float64)
         stops = np.full((len(joins), MAX_STOP_IDS), -1, np.int64)
         for row, join in enumerate(joins):
             stops[row, : len(join.sampling.stop_ids)] = join.sampling.stop_ids
@@ -112,19 +113,38 @@ class SlotTables:
         self.blocks[at] = self.scratch_block
         self.blocks[block_at[0], block_at[1]] = blocks.to(torch.int32)
         self.lengths[at], self.stopped[at] = length, False
-        self.prompts[at], self.limits[at], self.top_k[at], self.min_tokens[at] = facts_.unbind(-1)
-        self.temperature[at], self.top_p[at] = odds_.view(torch.float64).unbind(-1)
+        self._facts[at], self._odds[at] = facts_, odds_.view(torch.float64)
         self.stop_ids[at] = stops_.to(torch.int32)
-        self.samples[slots] = odds[:, 0] > 0
-        self.forbids[slots] = (facts[:, 3] > 0) & (stops[:, 0] >= 0)
         for join, start in zip(joins, lengths.tolist(), strict=True):
+            self.asks.join(join)
+            self._bias(join)
             self._draw(join, start)
+
+    def _bias(self, join: Join) -> None:
+        if join.sampling.logit_bias:
+            ids, values = (np.array(column) for column in zip(*join.sampling.logit_bias, strict=True))
+            at, addends = self.device.upload([ids.astype(np.int64), values.astype(np.float64).view(np.int64)])
+            self.bias_ids[join.slot, : len(ids)] = at.to(torch.int32)
+            self.bias_values[join.slot] = 0
+            self.bias_values[join.slot, : len(ids)] = addends.view(torch.float64).to(torch.float32)
 
     def _draw(self, join: Join, start: int) -> None:
         """All uniforms that the request may need, at once: ten rounds of small operations a step would cost more."""
         if join.sampling.temperature > 0:
             positions = torch.arange(start, join.limit, device=self.device.torch_device)
             self.uniforms[join.slot, start : join.limit] = uniforms(join.sampling.seed, positions)
+
+
+def _facts(join: Join) -> tuple[int, ...]:
+    return len(join.prompt_ids), join.limit, join.sampling.top_k, join.sampling.min_tokens
+
+
+def _odds(join: Join) -> tuple[float, ...]:
+    asked = join.sampling
+    return (
+        asked.temperature, asked.top_p, asked.min_p, asked.repetition_penalty, asked.presence_penalty,
+        asked.frequency_penalty,
+    )  # fmt: skip
 
 
 def _places(slots: Ints, rows: Sequence[NDArray[np.generic]]) -> Ints:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ridgeline.core.types import Bools, Ints, Join, Plan
+from ridgeline.kv.ledger import Ledger
 from ridgeline.scheduler.batches import Batch
 from ridgeline.scheduler.making import Flight, Making
 from ridgeline.scheduler.policies import Choice, Claim, Policy, SeatClaim, SpanClaim, StepClaim, View
@@ -18,7 +19,8 @@ class SchedulerLimits:
     """slots: requests that run at once. max_len: longest sequence, prompt and output. budget: tokens a step computes.
 
     horizon: decode iterations of a launch at most. spare: blocks that an admission leaves free for each running row;
-    half a block each cuts preemptions to a fifth for a few per cent more steps.
+    half a block each cuts preemptions to a fifth for a few per cent more steps. chunked: claims are cut to the budget,
+    where policy and ledger allow it.
     """
 
     slots: int
@@ -26,6 +28,11 @@ class SchedulerLimits:
     budget: int
     horizon: int = 1
     spare: float = 0.5
+    chunked: bool = True
+
+    def divides(self, policy: Policy, ledger: Ledger) -> bool:
+        """Whether a claim can be cut: computed by several plans. Without a cache the parts would be lost."""
+        return self.chunked and policy.divisible and ledger.keeps
 
 
 class Planner:
@@ -33,6 +40,7 @@ class Planner:
 
     def __init__(self, policy: Policy, limits: SchedulerLimits, state: State) -> None:
         self._policy, self._limits, self._state = policy, limits, state
+        self._divisible = limits.divides(policy, state.ledger)
         self.wake_ns: int | None = None
         self._batch: Batch | None = None
         self._batches = 0
@@ -97,6 +105,7 @@ class Planner:
     def _grant_span(self, making: Making, claim: SpanClaim) -> None:
         slot, table = claim.slot, self._state.table
         count = self._cut(making, claim.work)
+        making.refused |= not count  # nobody new takes the budget that is lacking
         if not count or slot not in table.running:  # R7
             return
         while (blocks := self._state.ledger.grow(slot, claim.start + count)) is None:
@@ -108,7 +117,7 @@ class Planner:
         """How much of a claim fits into what the budget has left."""
         if work <= making.left:
             return work
-        return making.left if self._policy.divisible else 0
+        return making.left if self._divisible else 0
 
     def _preempted(self, making: Making, claimant: int | None) -> int | None:
         """The slot of the latest who could give up its blocks for others, and did. None: the others sit out.
@@ -120,7 +129,8 @@ class Planner:
         if state.flights:  # R5: blocks may be on their way
             return None
         granted = making.granted()  # R6
-        victim = next((slot for slot in reversed(state.table.running) if slot not in granted), None)
+        holders = (slot for slot in reversed(state.table.running) if state.ledger.holds(slot))
+        victim = next((slot for slot in holders if slot not in granted), None)
         if victim is None or victim == claimant:
             return None
         state.preempt(victim)
@@ -133,7 +143,8 @@ class Planner:
             making.refused = True
             return
         slot, ids = table.empty[-1], job.ids
-        found = ledger.seat(slot, ids)
+        looks = job.request.sampling.prompt_logprobs is None  # they need every position of the prompt computed
+        found = ledger.seat(slot, ids if looks else ids[:0], job.request.cache_salt)
         done = len(found) * ledger.block_size
         work = len(ids) - done
         count = self._cut(making, work)
@@ -148,6 +159,9 @@ class Planner:
         table.seat(job, slot, ids, done)
         if job.first_token_ns is None:
             state.silent[slot] = len(ids)
+        if job.admitted_ns is None and ledger.shares and looks:
+            state.prefix_queried += len(job.request.prompt_ids)
+            state.prefix_hit += min(done, len(job.request.prompt_ids))
         job.admit(now_ns, state.held_since_ns, done)
         asked = job.request
         join = Join(slot, asked.prompt_ids, job.output_ids, tuple(found.tolist()), job.limit, asked.sampling)
@@ -164,8 +178,9 @@ class Planner:
             promise = np.minimum(horizon, limit - ahead)  # R3
         ahead += promise
         table.ahead[rows] = ahead
-        table.computed[rows] = ahead - 1 if horizon > 1 else starts + counts
         state.serial += 1
+        computed = ahead - 1 if horizon > 1 else starts + counts
+        table.computed[rows] = state.ledger.seal(rows, computed, state.serial)
         state.held_since_ns = None
         batch = self._formed(making, choice, now_ns)
         seatings = table.seating[rows]

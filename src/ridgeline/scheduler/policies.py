@@ -107,7 +107,7 @@ class Policy(Protocol):
 
 
 class Continuous:
-    """Requests join and leave at every step; running rows come first."""
+    """Requests join and leave at every step; running rows come first, so a long prompt delays nobody by much."""
 
     divisible = True
     max_batch = None
@@ -120,35 +120,69 @@ class Continuous:
         return Choice([view.decode + view.partial + view.waiting()])
 
 
-class OneAtATime:
-    """The next request starts when the last one has ended."""
+class PrefillFirst:
+    """Requests join at every step, and their prompts are computed before running rows decode again.
+
+    First tokens come early and others stall meanwhile. The order is that of vLLM's first engine.
+    """
+
+    divisible = True
+    max_batch = None
+
+    @staticmethod
+    def of(options: BatchingOptions) -> PrefillFirst:  # noqa: ARG004
+        return PrefillFirst()
+
+    def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
+        return Choice([view.partial + view.waiting(), view.decode])
+
+
+class Static:
+    """A batch takes whoever waits when the device is free, up to its size, and runs to its last end.
+
+    It waits for nobody: a batch that insisted on its full size would keep a lone request for ever. For batches that
+    only slots and blocks may cut, the step's budget must be at least max_batch times the longest sequence.
+    """
 
     divisible = False
-    max_batch = 1
+
+    def __init__(self, max_batch: int) -> None:
+        if max_batch < 1:
+            raise ConfigError(f"a batch of at most {max_batch} can never start")
+        self.max_batch = max_batch
+
+    @staticmethod
+    def of(options: BatchingOptions) -> Static:
+        return Static(options.max_batch_size)
+
+    def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
+        if view.running:
+            return Choice([view.decode + view.partial])
+        return Choice([view.waiting(self.max_batch)], closed="ready")
+
+
+class OneAtATime(Static):
+    """The next request starts when the last one has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(max_batch=1)
 
     @staticmethod
     def of(options: BatchingOptions) -> OneAtATime:  # noqa: ARG004
         return OneAtATime()
 
-    def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
-        if view.running:
-            return Choice([view.decode + view.partial])
-        return Choice([view.waiting(1)], closed="ready")
 
+class Dynamic(Static):
+    """As static, but a batch that is not full waits for company until its oldest member has waited for the window.
 
-class Dynamic:
-    """A batch starts when it is full or when its oldest member has waited for the window, and runs to its last end.
-
-    The window opens when the oldest waiting request arrives, also while another batch runs. For batches that only
-    slots and blocks may cut, the step's budget must be at least max_batch times the longest sequence.
+    The window opens when the oldest waiting request arrives, also while another batch runs.
     """
 
-    divisible = False
-
     def __init__(self, window_ns: int, max_batch: int) -> None:
-        if window_ns < 0 or max_batch < 1:
-            raise ConfigError(f"a batch of at most {max_batch} after a window of {window_ns} ns can never start")
-        self.window_ns, self.max_batch = window_ns, max_batch
+        super().__init__(max_batch)
+        if window_ns < 0:
+            raise ConfigError(f"a window of {window_ns} ns can never close")
+        self.window_ns = window_ns
 
     @staticmethod
     def of(options: BatchingOptions) -> Dynamic:

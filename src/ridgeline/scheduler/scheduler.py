@@ -37,8 +37,7 @@ class Scheduler:
     """submit and abort at any time; plan before a launch, commit after it is collected.
 
     dropped_tokens: made by the device for requests that were over by then. steps: launches committed; positions,
-    padding: sums over their outputs. prefix_queried, prefix_hit: prompt tokens that the prefix cache was asked for, and
-    had.
+    padding: sums over their outputs.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger, limits: SchedulerLimits, queue: Queue | None = None) -> None:
@@ -47,7 +46,6 @@ class Scheduler:
         self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
         self._planner = Planner(policy, limits, self._state)
         self.dropped_tokens = self.steps = self.positions = self.padding = 0
-        self.prefix_queried = self.prefix_hit = 0
 
     @property
     def num_running(self) -> int:
@@ -73,6 +71,16 @@ class Scheduler:
     @property
     def preemptions(self) -> int:
         return self._state.preemptions
+
+    @property
+    def prefix_queried(self) -> int:
+        """Prompt tokens that were looked up in the prefix cache."""
+        return self._state.prefix_queried
+
+    @property
+    def prefix_hit(self) -> int:
+        """Prompt tokens that were found in it."""
+        return self._state.prefix_hit
 
     @property
     def wake_ns(self) -> int | None:
@@ -212,9 +220,14 @@ def _check_limits(policy: Policy, ledger: Ledger, limits: SchedulerLimits) -> No
             f"a step of {budget} tokens is too small for {slots} running requests, which decode together, one token "
             f"each; allow at least {slots} tokens a step or fewer requests"
         )
-    if not policy.divisible and budget < max_len:
+    if not limits.divides(policy, ledger) and budget < max_len:
         raise ConfigError(
-            f"a step of {budget} tokens is too small for a sequence of {max_len}, which this batching computes whole; "
+            f"a step of {budget} tokens is too small for a sequence of {max_len}, which is computed whole here; "
             f"allow at least {max_len} tokens a step or shorten the longest sequence"
+        )
+    if limits.horizon > 1 and not ledger.keeps:
+        raise ConfigError(
+            f"without a KV cache every iteration begins with the whole sequence: ask for a horizon of 1, "
+            f"not {limits.horizon}"
         )
     assert (ledger.slots, ledger.max_len) == (slots, max_len), "the ledger was made for other limits"

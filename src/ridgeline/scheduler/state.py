@@ -19,7 +19,8 @@ class State:
 
     jobs: every request that waits or runs, by key. flights: launches not collected yet, the oldest first. leaves: slots
     left since the last plan. serial: the newest plan's. departures: how often a slot was left. silent: by slot, the
-    length at admission of those who have made no token yet.
+    length at admission of those who have made no token yet. prefix_queried, prefix_hit: prompt tokens of those who were
+    admitted, looked up in the prefix cache and found there; a preempted request counts once.
     """
 
     def __init__(self, table: SlotTable, ledger: Ledger, queue: Queue) -> None:
@@ -28,6 +29,7 @@ class State:
         self.flights: deque[Flight] = deque()
         self.leaves: list[int] = []
         self.serial = self.departures = self.preemptions = 0
+        self.prefix_queried = self.prefix_hit = 0
         self.silent: dict[int, int] = {}
         self.held_since_ns: int | None = None
         """Since when nothing runs because the policy keeps back those who wait."""
@@ -79,7 +81,7 @@ class State:
             assert self.jobs[job.key] is job
             assert table.key[slot] == job.key
             assert 0 <= table.computed[slot] < table.ahead[slot] <= table.limit[slot] == job.limit
-            assert self.ledger.holds(slot), "whoever runs has blocks to give up"
+            assert self.ledger.holds(slot) or not self.ledger.keeps, "whoever runs has blocks to give up"
             assert table.computed[slot] <= self.ledger.holds(slot) * self.ledger.block_size
             assert (slot in self.silent) == (job.first_token_ns is None)
         queued = [job.key for job in self.queue.ordered()]
