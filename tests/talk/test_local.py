@@ -33,7 +33,7 @@ def interruptible() -> Iterator[None]:
 def test_an_interrupt_ends_one_answer_between_two_steps(llm: LLM, interruptible: None) -> None:
     local, conversation = Local(llm, None, PARAMS), Conversation(turns=[Turn("the river")])
     whole, half = list[str](), list[str]()
-    local.answer(conversation, whole.append)
+    assert local.answer(conversation, whole.append) == "length"
 
     def say(text: str) -> None:
         half.append(text)

@@ -20,14 +20,16 @@ class Scripted:
     def __init__(self, *answers: Iterable[str | BaseException], continues: bool = False) -> None:
         self.continues = continues
         self.asked: list[list[str]] = []
+        self.reason = "stop"
         self._answers = iter(answers)
 
-    def answer(self, conversation: Conversation, say: Say) -> None:
+    def answer(self, conversation: Conversation, say: Say) -> str | None:
         self.asked.append([message["content"] for message in conversation.messages()])
         for piece in next(self._answers):
             if isinstance(piece, BaseException):
                 raise piece
             say(piece)
+        return self.reason
 
 
 class Keyboard(Piped):
@@ -54,9 +56,9 @@ def test_answers_are_all_that_stdout_gets_and_history_goes_along() -> None:
 
 def test_commands() -> None:
     partner = Scripted(["A"], ["B"], ["C"])
-    out, told = talk(partner, "one\n/system Be brief.\n/reset\ntwo\n/help\n/resett\n /usr\n/exit\nnever\n")
+    out, told = talk(partner, "one\n/system Be brief.\n/reset\ntwo\n/help\n/resett\n /exit\n/exit now\nnever\n")
     assert out == "A\nB\nC\n"
-    assert partner.asked[1:] == [["Be brief.", "two"], ["Be brief.", "two", "B", "/usr"]]
+    assert partner.asked[1:] == [["Be brief.", "two"], ["Be brief.", "two", "B", "/exit"]]
     assert any("did you mean '/reset'" in line for line in told)
 
 
@@ -82,12 +84,19 @@ def test_enter_alone_goes_on_only_where_a_text_is_continued() -> None:
 
 def test_that_turns_were_cut_is_told_once() -> None:
     class Forgetful(Scripted):
-        def answer(self, conversation: Conversation, say: Say) -> None:
+        def answer(self, conversation: Conversation, say: Say) -> str | None:
             conversation.cut()
-            super().answer(conversation, say)
+            return super().answer(conversation, say)
 
     _, told = talk(Forgetful(["A"], ["B"], ["C"]), "one\ntwo\nthree\n")
     assert len([line for line in told if "context is full" in line]) == 1
+
+
+def test_an_answer_that_had_no_more_room_is_told_but_not_of_a_text_that_never_ends() -> None:
+    for continues, lines in ((False, 1), (True, 0)):
+        partner = Scripted(["A"], continues=continues)
+        partner.reason = "length"
+        assert len(talk(partner, "one\n")[1]) == lines
 
 
 def test_an_answer_cannot_drive_the_terminal() -> None:

@@ -82,9 +82,9 @@ def serving(script: Scripted) -> Iterator[Address]:
         loop.close()
 
 
-def ask(address: Address, *turns: str, max_tokens: int = 32) -> tuple[list[str], Conversation]:
+def ask(address: Address, *turns: str) -> tuple[list[str], Conversation]:
     conversation, parts = Conversation("Be brief.", [Turn(said) for said in turns]), list[str]()
-    Remote(address, Facts("tiny", 64, True), Chat(), max_tokens, {"top_k": 3}).answer(conversation, parts.append)
+    Remote(address, Facts("tiny", 64, True), Chat(), 32, {"top_k": 3}).answer(conversation, parts.append)
     return parts, conversation
 
 
@@ -95,7 +95,7 @@ def test_a_text_is_continued_by_ridgelines_own_server() -> None:
         assert (facts.model, facts.context) == ("recite", MAX_LEN)
         remote = Remote(address, facts, Plain(), 40, {"temperature": 0.0})
         conversation = Conversation(turns=[Turn("a" * 150, "b" * 150), Turn("Say it")])
-        remote.answer(conversation, parts.append)
+        assert remote.answer(conversation, parts.append) == "length"
         assert "".join(parts) == TEXT.encode()[:40].decode(errors="replace")
         assert conversation.left_out == 1
         with pytest.raises(BadRequest, match="earlier turns"):

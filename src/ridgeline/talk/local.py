@@ -27,17 +27,20 @@ class Local:
     def continues(self) -> bool:
         return self._template is None
 
-    def answer(self, conversation: Conversation, say: Say) -> None:
+    def answer(self, conversation: Conversation, say: Say) -> str | None:
+        reason: str | None = None
         context = self._llm.info.max_model_len
         ids = fit(conversation, self._encode, context, self._params.max_tokens)
         params = replace(self._params, max_tokens=min(self._params.max_tokens, context - len(ids)))
         with _Interrupt() as interrupt, closing(self._llm.stream([ids], params)) as pieces:
             for piece in pieces:
                 say(piece.text)
+                reason = piece.end.finish_reason if piece.end is not None else None
                 if interrupt.asked:
                     break
         if interrupt.asked:
             raise KeyboardInterrupt
+        return reason
 
     def _encode(self, conversation: Conversation) -> list[int]:
         if self._template is None:

@@ -21,6 +21,11 @@ CONTINUES = "\nWhat you type is continued as text; Enter alone goes on."
 _CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
+def _first_word(message: str) -> str:
+    """Up to the first space; a message that begins with one has none."""
+    return message.split(maxsplit=1)[0] if message.startswith("/") else ""
+
+
 class Talk:
     """out: answers and nothing else. tell: everything else that a person should know."""
 
@@ -42,7 +47,7 @@ class Talk:
         while True:
             try:
                 message = read_message(self._lines)
-                if message is None or message.strip() == "/exit":
+                if message is None or _first_word(message) == "/exit":
                     return
                 self._take(message)
             except KeyboardInterrupt:
@@ -54,14 +59,13 @@ class Talk:
                 self._tell(f"error: {error}")
 
     def _take(self, message: str) -> None:
-        if message.startswith("/"):
-            name, *rest = message.split(maxsplit=1)
+        if name := _first_word(message):
             if name not in self._commands:
                 near = did_you_mean(name, [*self._commands, "/exit"])
                 raise BadRequest(
                     f"{name}: no such command{near}; /help lists them, and a space before it makes it text"
                 )
-            self._commands[name]("".join(rest).strip())
+            self._commands[name](message.removeprefix(name).strip())
         elif message.strip() or (self._partner.continues and self._conversation.text()):
             self._answer(message.removeprefix(" ") if message.startswith(" /") else message)
 
@@ -76,7 +80,7 @@ class Talk:
             self._out.flush()
 
         try:
-            self._partner.answer(conversation, say)
+            reason = self._partner.answer(conversation, say)
         except (RidgelineError, KeyboardInterrupt) as error:
             if isinstance(error, RidgelineError) and not any(parts):  # as if it had not been said
                 conversation.turns[:], conversation.left_out = turns, left_out
@@ -84,6 +88,8 @@ class Talk:
                 self._end(said, parts)
             raise
         self._end(said, parts)
+        if reason == "length" and not self._partner.continues:
+            self._tell("the answer ends here for its length: --max-tokens, or the end of the context")
 
     def _end(self, said: str, parts: list[str]) -> None:
         """What was said until now is remembered."""

@@ -16,8 +16,10 @@ class Partner(Protocol):
     @property
     def continues(self) -> bool: ...
 
-    def answer(self, conversation: Conversation, say: Say) -> None:
+    def answer(self, conversation: Conversation, say: Say) -> str | None:
         """Answer the last turn, piece by piece through `say`. Oldest turns that do not fit are cut.
+
+        Gives the reason of the end: `stop`, `length` where there was no room for more, None where nobody knows.
 
         Raises KeyboardInterrupt after an interrupt, when nothing runs any more, and RidgelineError for what cannot be
         answered; what was said until then counts.

@@ -139,7 +139,7 @@ class Remote:
     def continues(self) -> bool:
         return self._form.continues
 
-    def answer(self, conversation: Conversation, say: Say) -> None:
+    def answer(self, conversation: Conversation, say: Say) -> str | None:
         max_tokens = self._max_tokens
         least = max_tokens if self._facts.context is None else least_answer(self._facts.context, max_tokens)
         while True:
@@ -152,29 +152,34 @@ class Remote:
                     raise too_long(str(error)) from error
                 max_tokens = least
 
-    async def _answer(self, conversation: Conversation, max_tokens: int, say: Say) -> None:
+    async def _answer(self, conversation: Conversation, max_tokens: int, say: Say) -> str | None:
         body = self._form.asked(conversation) | self._params | {"max_tokens": max_tokens, "stream": True}
         if self._facts.model is not None:
             body["model"] = self._facts.model
-        lines = EventLines()
+        lines, reason = EventLines(), None
         async with self._address.request("POST", self._form.path, body) as response:
             async for data in response.content.iter_any():
                 for event in lines.feed(data):
                     if event == "[DONE]":
-                        return
-                    say(self._text(event))
+                        return reason
+                    text, ended = self._piece(event)
+                    say(text)
+                    reason = ended or reason
         raise Unavailable(f"{self._address.url}: the answer broke off")
 
-    def _text(self, event: str) -> str:
+    def _piece(self, event: str) -> tuple[str, str | None]:
+        """Its text, and the reason of the end with the last one."""
         try:
             values = json.loads(event)
             if "error" in values:
                 raise Unavailable(f"the server says: {_message(event)}")
-            choices = values["choices"]
-            text = self._form.text(choices[0]) if choices else None
+            if not values["choices"]:  # counts of tokens
+                return "", None
+            choice = values["choices"][0]
+            text, reason = self._form.text(choice), choice.get("finish_reason")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise Unavailable(f"{self._address.url}: sends what is no piece of an answer: {event[:80]}") from error
-        return text if isinstance(text, str) else ""
+        return text if isinstance(text, str) else "", reason if isinstance(reason, str) else None
 
 
 async def _object(address: Address, path: str) -> Json:
