@@ -45,7 +45,7 @@ LIBRARIES = {
     "kv": {"numpy"},
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
-    "server": {"starlette", "uvicorn", "msgspec", "numpy"},
+    "server": {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"},
     "talk": {"aiohttp", "prompt_toolkit"},
     "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
     "lab": {"plotly", "psutil", "rich"},

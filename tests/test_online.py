@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -92,9 +94,17 @@ def has_ipv6() -> bool:
 
 
 def test_the_bundled_model_is_served_by_a_front_without_torch() -> None:
+    begun = time.monotonic()
     with served("--model", "demo", "--kv-memory", "256MiB") as server:
         url = server.url
-        server.wait_for(r"ready after [\d.]+ s \(import torch")
+        total = float(server.wait_for(r"ready after ([\d.]+) s")[1])
+        server.wait_for(r"\n  other .* s\n")
+        items = re.findall(r"^  (\S.*?) +(-?[\d.]+) s$", server.log, re.MULTILINE)
+        assert {"python, imports", "model look-up", "tokenizer", "engine process", "import torch", "load weights"} <= {
+            name for name, _ in items
+        }
+        assert sum(float(seconds) for _, seconds in items) == pytest.approx(total, abs=0.001)
+        assert 0 < total < 0.1 + time.monotonic() - begun
         ask = {"prompt": "It was a dark night, and", "max_tokens": 24, "seed": 5, "stream": True}
         text = streamed_text(post(url, ask))
         assert len(text.split()) > 8
@@ -124,6 +134,27 @@ def test_the_engine_can_share_the_process(tmp_path: Path) -> None:
         assert json.loads(post(server.url, {"model": "mine", "prompt": "the river", "max_tokens": 3}))["choices"]
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
+
+
+def test_keys_come_from_the_environment_and_the_log_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIDGELINE_API_KEYS", "alice:a-secret-of-mine")
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB", "--log-format", "json") as server:
+        server.wait_for("ready after")
+        url = server.wait_for(r"listening on (http://localhost:\d+)")[1]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            post(url, {"prompt": "the river", "max_tokens": 3})
+        headers = {"Authorization": "Bearer a-secret-of-mine"}
+        with urllib.request.urlopen(urllib.request.Request(url + "/metrics", headers=headers), timeout=30) as answer:
+            assert b"ridgeline_queued_requests_limit 1024.0" in answer.read()
+        server.wait_for('"path":"/metrics"')
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0
+        lines = [json.loads(line) for line in server.log.splitlines()]
+        requests = [line for line in lines if line["message"] == "request"]
+        assert [(line["status"], line.get("key")) for line in requests] == [(401, None), (200, "alice")]
+        assert requests[0]["error"] == "invalid_api_key"
+        assert "a-secret-of-mine" not in server.log
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:
@@ -171,11 +202,49 @@ def test_without_a_name_and_a_network_the_demo_is_served_and_says_so(
 def test_an_idle_server_with_a_long_window_is_ready(tmp_path: Path) -> None:
     folder = write_tiny_gpt2(tmp_path / "tiny")
     with served(
-        "--model", str(folder), "--kv-memory", "16MiB", "--batching", "dynamic", "--batch-window-ms", "5500"
+        "--model", str(folder), "--kv-memory", "16MiB", "--batching", "dynamic", "--batch-window-ms", "60000"
     ) as server:  # fmt: skip
         server.wait_for("ready after")
         with urllib.request.urlopen(server.url + "/ready", timeout=30) as answer:
             assert json.load(answer) == {"status": "ready"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_an_engine_process_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB") as server:
+        server.wait_for("ready after")
+        engine_of(server.process.pid).kill()
+        server.wait_for("the engine process ended with code -9")
+        server.wait_for("the engine is restored; ready after")
+        assert json.loads(post(server.url, {"prompt": "the river", "max_tokens": 3}))["choices"]
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
+def engine_of(front_pid: int) -> psutil.Process:
+    """The child that holds torch: of a spawn's two children, the other one tracks resources."""
+    return max(psutil.Process(front_pid).children(), key=lambda child: child.memory_info().rss)
+
+
+def cpu_s(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "tiny")
+    with served("--model", str(folder), "--kv-memory", "16MiB") as server:
+        server.wait_for("ready after")
+        front = psutil.Process(server.process.pid)
+        both = [front, *front.children(recursive=True)]
+        shares: list[float] = []
+        while len(shares) < 3:  # the first windows may hold what is left of the start
+            begun_s, before_s = time.monotonic(), cpu_s(both)
+            time.sleep(5)
+            shares.append((cpu_s(both) - before_s) / (time.monotonic() - begun_s))
+            if shares[-1] < 0.01:
+                break
+        assert shares[-1] < 0.01, f"an idle server is busy: {shares}"
 
 
 def test_text_that_the_output_cannot_show_is_no_traceback() -> None:

@@ -17,6 +17,7 @@ from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
+from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import EngineInfo
@@ -60,12 +61,14 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose, missing_cuda_hint
 
+    clock.lap("import torch")
     options = order.config.model
     device = choose(options.device, options.dtype)
-    clock.lap("import torch")
+    clock.lap("device")
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
     plan = plan_engine_memory(order, limits, device)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks)
+    clock.lap("memory plan")
     report("loading weights", 0, 0)
     model = load_model(order, device, report)
     clock.lap("load weights")
@@ -186,16 +189,3 @@ def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Sch
         chunked=options.chunked_prefill is not False,
     )
     return Scheduler(limits.policy, ledger, rules)
-
-
-class Stopwatch:
-    """Laps in milliseconds by name: the start's itemised budget."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter_ns()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter_ns()
-        self.laps_ms[name] = round((now - self._last) / 1e6, 1)
-        self._last = now

@@ -7,72 +7,140 @@ reported on /ready, a download also on the terminal.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from ridgeline.build import EngineOrder, make_engine
-from ridgeline.core.checkpoint import read_generation
+from ridgeline.core.checkpoint import Generation, read_generation
 from ridgeline.core.config import Config
 from ridgeline.core.progress import Progress
+from ridgeline.core.stopwatch import Stopwatch, budget_table
 from ridgeline.engine.channel import Channel, ProcessChannel, Report, ThreadChannel
 from ridgeline.engine.messages import EngineInfo
-from ridgeline.hub import Access, choose
+from ridgeline.engine.supervisor import Restarts
+from ridgeline.hub import Access, Resolved, choose
+from ridgeline.server import logs
 from ridgeline.server.app import create_app
+from ridgeline.server.auth import read_keys
 from ridgeline.server.daemon import in_daemon_thread
-from ridgeline.server.readiness import PROBE_TIMEOUT_S, Readiness
+from ridgeline.server.manners import Manners
 from ridgeline.server.serve import run_server
 from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
 from ridgeline.text.tokenizer import Tokenizer
 
 
-def serve(config: Config, access: Access, terminal: Terminal, started: float) -> int:
-    """Serve until a signal; the exit code. started: time.perf_counter() at entry."""
-    say = terminal.say
+class Operator(Protocol):
+    """Who is told how the start goes: a person at a terminal, or a log."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, at: Progress) -> None: ...
+
+    def done(self) -> None: ...
+
+
+class LogLines:
+    """Sentences as log records; progress bars are for terminals."""
+
+    def say(self, text: str) -> None:
+        logging.getLogger("ridgeline").info(text)
+
+    def progress(self, at: Progress) -> None:
+        """A log has no bar; /ready tells."""
+
+    def done(self) -> None:
+        """There is no bar to take away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What every engine of this server shares, the first and those that follow one that died."""
+
+    found: Resolved
+    order: EngineOrder
+    tokenizer: Tokenizer
+    generation: Generation
+
+
+async def prepare(config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch) -> Prepared:
+    """Choose the model, download it if need be, and read what the front needs of it. Raises ConfigError."""
+
+    def progress(at: Progress) -> None:
+        report(at.phase, at.done, at.total)
+        operator.progress(at)
+
+    try:
+        found = await in_daemon_thread(partial(choose, config.model, access, progress))
+    finally:
+        operator.done()
+    clock.lap("model look-up")
+    order = EngineOrder(config, found.name, found.weights)
+    generation = read_generation(found.text_folder)
+    tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
+    tokenizer.check(order.spec())
+    for note in filter(None, (found.note, generation.note)):
+        operator.say(note)
+    clock.lap("tokenizer")
+    return Prepared(found, order, tokenizer, generation)
+
+
+def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, api_keys: str | None = None) -> int:
+    """Serve until a signal; the exit code. started_ns: when the process started, as time.perf_counter_ns counts.
+
+    api_keys: separated by commas.
+    """
+    options = config.server
+    logs.configure(options)
+    operator: Operator = terminal if options.log_format == "text" else LogLines()
+    say = operator.say
+    file = config.clients.api_key_file
+    keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
+    if warning is not None:
+        say(warning)
+    starting = Stopwatch(started_ns)
+    starting.lap("python, imports")
+    prepared: Prepared | None = None
 
     @contextlib.asynccontextmanager
     async def bring_up(report: Report) -> AsyncIterator[Service]:
-        def progress(at: Progress) -> None:
-            report(at.phase, at.done, at.total)
-            terminal.progress(at)
-
-        try:
-            found = await in_daemon_thread(partial(choose, config.model, access, progress))
-        finally:
-            terminal.done()
+        nonlocal prepared
+        first = prepared is None
+        clock = starting if first else Stopwatch()
+        if prepared is None:
+            clock.lap("listening")
+            prepared = await prepare(config, access, operator, report, clock)
         report("starting the engine", 0, 0)
-        order = EngineOrder(config, found.name, found.weights)
-        generation = read_generation(found.text_folder)
-        tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
-        tokenizer.check(order.spec())
-        for note in filter(None, (found.note, generation.note)):
-            say(note)
-        channel = make_channel(order)
-        async with running_engine(channel, report) as (engine, info):
-            name = config.model.served_model_name or found.name
-            for line in start_log(info, name, time.perf_counter() - started):
+        async with running_engine(make_channel(prepared.order), report) as (engine, info):
+            whole_ms = clock.lap("engine process")
+            clock.laps_ms["engine process"] = round(max(0.0, whole_ms - sum(info.start_ms.values())), 1)
+            name = config.model.served_model_name or prepared.found.name
+            budget = start_budget(clock.laps_ms | info.start_ms, clock.total_ms)
+            for line in start_log(info, name, budget) if first else [f"the engine is restored; {budget[0]}"]:
                 say(line)
             yield Service(
                 engine=engine,
                 info=info,
-                tokenizer=tokenizer,
-                eos_ids=generation.eos_ids,
-                defaults=generation.defaults,
+                tokenizer=prepared.tokenizer,
+                eos_ids=prepared.generation.eos_ids,
+                defaults=prepared.generation.defaults,
                 name=name,
-                root=found.name,
+                root=prepared.found.name,
                 created=int(time.time()),
                 seed=config.model.seed,
-                note=found.note,
+                note=prepared.found.note,
             )
 
-    app = create_app(bring_up, Readiness(timeout_s=PROBE_TIMEOUT_S + longest_window_s(config)))
-    return run_server(app, config.server.host, config.server.port, lambda url: say(f"listening on {url}"))
-
-
-def longest_window_s(config: Config) -> float:
-    """How long a policy may keep a lone request back: the probe for readiness waits in the same queue."""
-    return config.batching.batch_window_ms / 1000
+    # In this process an engine that died may have left memory behind, and a debugger wants to see it die.
+    restarts = Restarts(0 if options.in_process else options.engine_restarts)
+    app = create_app(bring_up, restarts=restarts, manners=Manners.of(config, keys))
+    announce: Callable[[str], None] = lambda url: say(f"listening on {url}")  # noqa: E731
+    return run_server(app, options.host, options.port, announce, say, options.drain_timeout)
 
 
 def make_channel(order: EngineOrder) -> Channel:
@@ -80,12 +148,16 @@ def make_channel(order: EngineOrder) -> Channel:
     return ThreadChannel(make) if order.config.server.in_process else ProcessChannel(make)
 
 
-def start_log(info: EngineInfo, name: str, total_s: float) -> list[str]:
+def start_budget(laps_ms: Mapping[str, float], total_ms: float) -> list[str]:
+    """Where the time to ready went: the total, then a line an item; the items add up to it."""
+    return [f"ready after {total_ms / 1000:.2f} s", *budget_table(laps_ms, total_ms)]
+
+
+def start_log(info: EngineInfo, name: str, budget: Sequence[str]) -> list[str]:
     """What was started, what it costs in memory, and where the time to ready went."""
-    laps = ", ".join(f"{lap} {ms / 1000:.2f} s" for lap, ms in info.start_ms.items())
     return [
         *info.notes,
         f"model '{name}' in {info.dtype} on {info.device}; batching: {info.batching}",
         info.memory_plan,
-        f"ready after {total_s:.2f} s ({laps})",
+        *budget,
     ]

@@ -92,3 +92,23 @@ def falling(report: Report) -> tuple[Engine, EngineInfo]:
 def raising(report: Report) -> tuple[Engine, EngineInfo]:
     runner = Raising(slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
     return engine_with(runner), INFO
+
+
+class Slow(ScriptedRunner):
+    """Steps take a twentieth of a second."""
+
+    def launch(self, plan: Plan) -> Launched:
+        time.sleep(0.05)
+        return super().launch(plan)
+
+
+def slow(report: Report) -> tuple[Engine, EngineInfo]:
+    runner = Slow(slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
+    return engine_with(runner), INFO
+
+
+def stuck(report: Report) -> tuple[Engine, EngineInfo]:
+    """Loads for ever."""
+    report("loading weights", 0, 4)
+    time.sleep(3600)
+    raise AssertionError("unreachable")

@@ -12,7 +12,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,14 @@ from ridgeline.engine.channel import Report, ThreadChannel
 from ridgeline.engine.client import EngineClient
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import Abort, EngineInfo, In
+from ridgeline.engine.supervisor import Restarts
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.prefix import NoPrefix
 from ridgeline.scheduler.policies import Continuous, Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.server.app import create_app
 from ridgeline.server.front import BringUp
+from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.serve import Server
 from ridgeline.server.service import Service, running_engine
@@ -56,7 +58,7 @@ class Reciter(ScriptedRunner):
     """Greedy requests get the tokens of `script`, round and round; others get what ScriptedRunner makes.
 
     rows: of each launch so far. hold() before a launch is collected, let(n) to allow n of them, open() to go on;
-    collecting: set when a launch has to wait. fail: the next launch raises.
+    collecting: set when a launch has to wait. fail: the next launch raises. step_s: what a launch takes at least.
     """
 
     def __init__(self, script: Sequence[int] = TEXT.encode()) -> None:
@@ -70,6 +72,7 @@ class Reciter(ScriptedRunner):
         self.collecting = threading.Event()
         self.rows: list[int] = []
         self.fail = False
+        self.step_s = 0.0
 
     def hold(self) -> None:
         self._held = True
@@ -91,6 +94,7 @@ class Reciter(ScriptedRunner):
     def launch(self, plan: Plan) -> Launched:
         if self.fail:
             raise RuntimeError("the device fell off the bus")
+        time.sleep(self.step_s)
         self.rows.append(len(plan.rows))
         return super().launch(plan)
 
@@ -180,13 +184,22 @@ class Live:
     def openai(self) -> OpenAI:
         return OpenAI(base_url=self.url + "/v1", api_key="unused", max_retries=0, timeout=20)
 
-    def fetch(self, path: str, method: str = "GET", body: bytes | None = None, kind: str = "application/json") -> Reply:
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        kind: str = "application/json",
+        **more: str,
+    ) -> Reply:
+        """more: headers, with _ for -."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {"content-type": kind})
+            headers = {"content-type": kind} | {name.replace("_", "-"): value for name, value in more.items()}
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, response.read())
+            got = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, got, response.read())
 
     def wait(self) -> int:
         """The exit code, once the server has ended by itself."""
@@ -201,13 +214,17 @@ def serving(
     *,
     bring_up: BringUp | None = None,
     readiness: Readiness | None = None,
+    restarts: Restarts | None = None,
+    say: Callable[[str], None] | None = None,
+    drain_s: float = 20.0,
+    manners: Manners | None = None,
     loaded: bool = True,
 ) -> Iterator[Live]:
     """A server in a thread, listening; loaded: and ready."""
     stage = stage or Stage()
     listening = threading.Event()
-    app = create_app(bring_up or stage.bring_up, readiness)
-    server = Server(app, "127.0.0.1", 0, lambda _url: listening.set())
+    app = create_app(bring_up or stage.bring_up, readiness, restarts, manners)
+    server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)
     thread.start()

@@ -12,6 +12,9 @@ import jsonschema
 import pytest
 
 import ridgeline.server
+from ridgeline.server.auth import read_keys
+from ridgeline.server.gate import Doors
+from ridgeline.server.manners import Manners
 from tests.server.browser import browsing, chromium
 from tests.server.live import TEXT, Live, Stage, serving
 
@@ -38,9 +41,10 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one(document: dict[
 
 def test_every_status_is_documented(document: dict[str, Any]) -> None:
     paths = document["paths"]
-    assert set(paths["/v1/completions"]["post"]["responses"]) == {"200", "400", "404", "413", "415", "500", "503"}
-    assert set(paths["/ready"]["get"]["responses"]) == {"200", "500", "503"}
-    assert set(paths["/v1/models/{id}"]["get"]["responses"]) == {"200", "404", "500", "503"}
+    completions = ["200", "400", "401", "404", "408", "413", "415", "429", "500", "503"]
+    assert set(paths["/v1/completions"]["post"]["responses"]) == set(completions)
+    assert set(paths["/ready"]["get"]["responses"]) == {"200", "401", "500", "503"}
+    assert set(paths["/v1/models/{id}"]["get"]["responses"]) == {"200", "401", "404", "500", "503"}
     for path in paths.values():
         for operation in path.values():
             for response in operation["responses"].values():
@@ -95,9 +99,33 @@ def test_pages_name_no_other_host(live: Live, path: str) -> None:
 def test_every_field_of_the_page_has_a_label() -> None:
     page = (WEB / "index.html").read_text("utf-8")
     fields = re.findall(r'<(?:input|textarea) id="(\w+)"', page)
-    assert len(fields) == 6
+    assert len(fields) == 7
     for field in fields:
         assert f'<label for="{field}">' in page
+
+
+@pytest.mark.skipif(chromium() is None, reason="no chromium on this machine")
+def test_the_page_asks_for_a_key_where_one_is_needed() -> None:
+    keys, _ = read_keys(None, "a-secret-of-mine")
+    with serving(manners=Manners(keys=keys, doors=Doors(open_page=True))) as live:
+        asyncio.run(_enter_a_key(live))
+
+
+async def _enter_a_key(live: Live) -> None:
+    binary = chromium()
+    assert binary is not None
+    async with browsing(binary) as page:
+        await page.open(live.url)
+        for key, said in (("a-wrong-key", "This server needs"), ("a-secret-of-mine", "not one of")):
+            await page.until(f"document.getElementById('key-text').textContent.includes('{said}')")
+            await page.until("!document.getElementById('key-card').hidden")
+            await page.value(f"document.getElementById('key').value = '{key}'")
+            await page.value("document.getElementById('key-form').requestSubmit()")
+        await page.until("!document.getElementById('generate').disabled")
+        await page.value("document.getElementById('generate').click()")
+        await page.until("document.getElementById('finish').textContent === 'max tokens'")
+        assert await page.value("document.getElementById('key-card').hidden")
+        assert page.problems == []
 
 
 @pytest.mark.skipif(chromium() is None, reason="no chromium on this machine")

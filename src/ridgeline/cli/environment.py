@@ -1,4 +1,4 @@
-"""The environment variables that Ridgeline reads: Hugging Face's and OpenAI's own, and where its cache is."""
+"""The environment variables that Ridgeline reads: its own, Hugging Face's and OpenAI's."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def cache_dir() -> Path:
 def api_key() -> str | None:
     """The key that clients of OpenAI's interface send."""
     return os.environ.get("OPENAI_API_KEY") or None
+
+
+def api_keys() -> str | None:
+    """Keys that clients of a server need, separated by commas. From here and never from argv, which everybody sees."""
+    return os.environ.get("RIDGELINE_API_KEYS") or None

@@ -98,7 +98,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
-_PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server"}
+_PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server", "clients": "Clients"}
 
 
 def _read_toml(path: Path | None) -> dict[str, Any]:

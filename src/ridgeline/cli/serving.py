@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
-from ridgeline.cli.environment import hub_access
+from ridgeline.cli.environment import api_keys, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
+from ridgeline.core.stopwatch import process_start_ns
 
 PHASE1 = {
     "batching": "dynamic",
@@ -18,7 +17,7 @@ PHASE1 = {
 }
 
 
-@options("model", "batching", "limits", "server")
+@options("model", "batching", "limits", "server", "clients")
 def serve(config: Config) -> None:
     """Serve a model over HTTP (OpenAI-compatible), with a playground page at /.
 
@@ -27,15 +26,15 @@ def serve(config: Config) -> None:
     _serve(config)
 
 
-@options("model", "batching", "limits", "server", defaults=PHASE1)
+@options("model", "batching", "limits", "server", "clients", defaults=PHASE1)
 def server(config: Config) -> None:
     """Phase 1: a batched GPT-2 server with dynamic batching. Takes every flag of `ridgeline serve`."""
     _serve(config)
 
 
 def _serve(config: Config) -> None:
-    started = time.perf_counter()
+    started_ns = process_start_ns()
     from ridgeline import online
     from ridgeline.terminal import Terminal
 
-    raise SystemExit(online.serve(config, hub_access(), Terminal(), started))
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, api_keys()))

@@ -144,7 +144,69 @@ class ServerOptions:
     host: str = option("localhost", "Address to listen on. localhost: 127.0.0.1 and, where present, ::1.")
     port: int = option(8000, "Port to listen on; 0 takes a free one.", low=0, high=65_535)
     in_process: bool = option(
-        False, "Run the engine in the server's own process, for debuggers and profilers. Default: a process of its own."
+        False,
+        "Run the engine in the server's own process, for debuggers and profilers; an engine that dies then ends "
+        "the server. Default: a process of its own.",
+    )
+    engine_restarts: int = option(
+        10,
+        "An engine process that dies is started again, after 1, 2, 4 ... 30 seconds, at most this many times within an "
+        "hour; then the server ends with code 1. 0: it ends at the first.",
+        low=0,
+        high=1000,
+    )
+    drain_timeout: float = option(
+        30.0,
+        "Seconds that requests in flight have to end after SIGTERM or Ctrl-C; newcomers are answered 503 meanwhile. A "
+        "second signal ends the server at once.",
+        low=0,
+        high=86_400,
+    )
+    open_metrics: bool = option(False, "With keys: /metrics needs none.")
+    open_page: bool = option(
+        False, "With keys: the page at / and the documentation need none; the page asks for one before it generates."
+    )
+    log_format: str = option("text", "Lines on stderr: text, or one JSON object a line.", choices=("text", "json"))
+    log_level: str = option(
+        "info", "What is logged at least; info has a line for every request.",
+        choices=("info", "warn", "error"),
+    )  # fmt: skip
+    log_prompts: bool = option(False, "Log the prompts of requests too. They may be private.")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    max_queued_requests: int | None = option(
+        None,
+        "Requests that wait for their first token at most; more are answered 429. Each prompt of a list counts. "
+        "Default: 4 times --max-num-seqs, so a burst that fills the batch four times over is served and not refused.",
+        low=1,
+    )
+    max_queued_tokens: int | None = option(
+        None,
+        "Prompt tokens that wait for their first new token at most; more are answered 429. Default: 1024 for each of "
+        "--max-queued-requests.",
+        low=1,
+    )
+    max_concurrent_per_key: int | None = option(
+        None, "Requests of one API key under way at most; more are answered 429. Default: no bound.", low=1
+    )
+    request_timeout_s: float | None = option(
+        None, "Seconds a request may take; then it is ended and answered 408. Default: no bound.", low=0.001
+    )
+    body_timeout_s: float = option(30.0, "Seconds a client may take to send a request.", low=0.01, high=3600)
+    slow_reader_timeout_s: float = option(
+        60.0, "A client that takes nothing of its answer for that many seconds is cut off.", low=0.01, high=86_400
+    )
+    max_connections: int | None = option(
+        None,
+        "Open connections at most; more are answered 503. Default: as many as the process may open files, less 64.",
+        low=1,
+    )
+    api_key_file: str | None = option(
+        None,
+        "A file of API keys, one a line, optionally as name:key (the name goes to the log); # begins a comment. With "
+        "keys every route but /health needs one. RIDGELINE_API_KEYS, separated by commas, does the same.",
     )
 
 
@@ -156,6 +218,7 @@ class Config:
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     limits: LimitOptions = field(default_factory=LimitOptions)
     server: ServerOptions = field(default_factory=ServerOptions)
+    clients: ClientOptions = field(default_factory=ClientOptions)
 
     @staticmethod
     def of(**values: Any) -> Config:
@@ -223,6 +286,7 @@ SECTIONS: dict[str, type[Any]] = {
     "batching": BatchingOptions,
     "limits": LimitOptions,
     "server": ServerOptions,
+    "clients": ClientOptions,
 }
 
 

@@ -34,6 +34,35 @@ class NotFound(BadRequest):
 class Unavailable(RidgelineError):
     """The client may try again later: the server is starting, stopping, or has lost its engine."""
 
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Stopping(Unavailable):
+    """The server ends: a later try should come on another connection, perhaps to another server."""
+
+
+class Overloaded(Unavailable):
+    """The client may try again in retry_after_s seconds: as much as the server takes is waiting already.
+
+    kind: what there is too much of, "requests" or "tokens". reason: which bound it was, for the operator's counters.
+    """
+
+    def __init__(self, message: str, kind: str, reason: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class TimedOut(RidgelineError):
+    """The client's time is over: it allowed the request that long, or did not send it in time."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
 
 class EngineDied(Unavailable):
     """The engine ended while the request was in flight; what had been generated so far was delivered."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -29,6 +31,8 @@ from ridgeline.engine.messages import (
     decode_out,
     encode,
 )
+
+_LAST_STEP_S = 5  # for the step that runs when the other side ends
 
 Report = Callable[[str, int, int], None]  # phase, done, total
 MakeEngine = Callable[[Report], tuple[Engine, EngineInfo]]
@@ -110,7 +114,7 @@ class ProcessChannel:
         with contextlib.suppress(OSError):
             self._connection.send_bytes(b"")
         if self.process.pid is not None:
-            self.process.join(5)
+            self.process.join(_LAST_STEP_S)
             if self.process.is_alive():
                 self.process.terminate()
                 self.process.join()
@@ -151,6 +155,10 @@ def _child(make: MakeEngine, connection: Connection) -> None:
             while data := connection.recv_bytes():
                 inbox.put(decode_in(data))
         inbox.put(None)
+        # The front is gone, perhaps killed. A step that hangs, or a load of minutes, must not outlive it; a loop that
+        # ends by itself takes this thread, which is a daemon, with it.
+        time.sleep(_LAST_STEP_S)
+        os._exit(1)
 
     def deliver(message: Out) -> None:
         with contextlib.suppress(OSError):  # the front is gone; the reader has seen it too

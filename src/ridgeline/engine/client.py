@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
@@ -16,6 +17,8 @@ from ridgeline.engine.messages import (
     EngineInfo,
     Failed,
     Out,
+    Ping,
+    Pong,
     Progress,
     Ready,
     Refused,
@@ -86,6 +89,7 @@ class EngineClient:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._streams: dict[int, Stream] = {}
+        self._pings: dict[int, asyncio.Future[None]] = {}
         self._keys = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[EngineInfo] | None = None
@@ -94,6 +98,7 @@ class EngineClient:
         self.counters = Counters()
         self.failure: Failed | None = None
         self.last_step_ns = 0
+        self.on_step: Callable[[int, int], None] = lambda _rows, _tokens: None  # somebody may want to count them
 
     def start(self, report: Report | None = None) -> None:
         """Start the engine; report hears how far it is, in the event loop's thread."""
@@ -113,13 +118,25 @@ class EngineClient:
 
     def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling, cache_salt: str = "") -> Stream:
         if self.failure is not None:
-            raise EngineDied("the engine has ended; see the server's log")
+            raise EngineDied("the engine has ended; send the request again later")
         stream = Stream(self, next(self._keys))
         self._streams[stream.key] = stream
         now = time.perf_counter_ns()
         request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
         self._channel.send(Submit.of(request))
         return stream
+
+    async def ping(self) -> None:
+        """Wait until the engine answers between two steps. Raises EngineDied; it is the caller who has a time limit."""
+        if self.failure is not None:
+            raise EngineDied("the engine has ended")
+        key, answer = next(self._keys), asyncio.get_running_loop().create_future()
+        self._pings[key] = answer
+        try:
+            self._channel.send(Ping(key))
+            await answer
+        finally:
+            self._pings.pop(key, None)
 
     @property
     def num_in_flight(self) -> int:
@@ -152,12 +169,17 @@ class EngineClient:
         elif isinstance(message, Refused):
             if (stream := self._streams.pop(message.key, None)) is not None:
                 stream._finish(None, BadRequest(message.message, message.param))
+        elif isinstance(message, Pong):
+            if (ping := self._pings.get(message.id)) is not None and not ping.done():
+                ping.set_result(None)
         else:
             self._fail(message)
 
     def _deliver(self, step: Step) -> None:
         self.counters, self.last_step_ns = step.counters, time.perf_counter_ns()
         events, streams, start = step.events(), self._streams, 0
+        if len(events.keys):
+            self.on_step(len(events.keys), len(events.tokens))
         for scores in events.scores:
             if (stream := streams.get(scores.owner)) is not None:
                 stream._scores.append(scores)
@@ -179,4 +201,7 @@ class EngineClient:
             self._ready.set_exception(Unavailable(failed.message))
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream._finish(None, EngineDied("the engine ended while this request was in flight; see the server's log"))
+            stream._finish(None, EngineDied("the engine ended while this request was in flight; send it again"))
+        for ping in self._pings.values():
+            if not ping.done():
+                ping.set_exception(EngineDied("the engine has ended"))

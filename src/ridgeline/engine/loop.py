@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ridgeline.core.errors import BadRequest
 from ridgeline.core.types import NO_INTS, NO_TOKENS, End, Events
 from ridgeline.engine.engine import Engine
-from ridgeline.engine.messages import In, Out, Refused, Step, Submit
+from ridgeline.engine.messages import In, Out, Ping, Pong, Refused, Step, Submit
 
 Inbox = queue.SimpleQueue[In | None]  # None: the other side is gone
 
@@ -51,6 +51,8 @@ class EngineLoop:
                 self._over(self.engine.submit(message.request()))
             except BadRequest as error:
                 self.deliver(Refused(message.key, str(error), error.param))
+        elif isinstance(message, Ping):
+            self.deliver(Pong(message.id))
         else:
             self._over(self.engine.abort(message.key))
 

@@ -1,6 +1,6 @@
 """What crosses the process boundary, and its bytes (msgpack). Knows no socket and no tensor.
 
-In: Submit, Abort. Out: while starting Progress, then Ready or Failed; while serving Step and Refused.
+In: Submit, Abort, Ping. Out: while starting Progress, then Ready or Failed; while serving Step, Refused and Pong.
 Arrays travel as raw little-endian bytes, so that a step of 256 tokens costs microseconds, not one object a token.
 """
 
@@ -55,6 +55,16 @@ class Abort(msgspec.Struct, frozen=True, tag="abort", array_like=True):
     """The client is gone: end the request within one step."""
 
     key: int
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping", array_like=True):
+    """Are you alive? The loop answers with a Pong between two steps."""
+
+    id: int
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong", array_like=True):
+    id: int
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
@@ -186,8 +196,8 @@ class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
         return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends, scores)
 
 
-In = Submit | Abort
-Out = Progress | Ready | Failed | Step | Refused
+In = Submit | Abort | Ping
+Out = Progress | Ready | Failed | Step | Refused | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _decode_in: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(In)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
@@ -22,14 +23,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from ridgeline.core.errors import NotFound, RidgelineError
+from ridgeline.engine.supervisor import Restarts
 from ridgeline.server.answers import Heading, encode_json
 from ridgeline.server.completions import Answer
-from ridgeline.server.errors import NotJson, TooLarge, answer_defect, answer_error, answer_http_error, json_response
+from ridgeline.server.errors import NotJson, TooLarge, answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
+from ridgeline.server.gate import Gate
+from ridgeline.server.manners import Manners
+from ridgeline.server.metrics import Metrics
 from ridgeline.server.openai import check_model, parse, prepare, text_size
 from ridgeline.server.openapi import openapi
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
+from ridgeline.server.visit import visit_of
 
 MAX_BODY_BYTES = 4 * 2**20
 # A longer body is refused; up to here it is read to its end first, so that the client sees the answer and no reset.
@@ -53,20 +59,24 @@ class Completions:
         self._front = front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        request, visit = Request(scope, receive), visit_of(scope)
         service, stopping = self._front.service(), self._front.stopping
         assert stopping is not None
+        visit.books.admission.check()
         try:
             ask = parse(await _body(request), service.defaults)
         except ClientDisconnect:
             return
+        visit.limit(ask.timeout_s)
         check_model(ask.model, service)
+        visit.enter(ask.prompts, len(ask.prompts))
         if text_size(ask) > _BIG_TEXT:
             prompts = await asyncio.to_thread(prepare, ask, service)
         else:
             prompts = prepare(ask, service)
+        visit.weigh([len(prompt.ids) for prompt in prompts])
         heading = Heading(f"cmpl-{uuid.uuid4().hex}", int(time.time()), service.name)
-        await Answer(ask, prompts, service, heading).respond(receive, send, stopping)
+        await Answer(ask, prompts, service, heading, visit).respond(receive, send, stopping)
 
 
 async def _body(request: Request) -> bytes:
@@ -90,8 +100,8 @@ async def _body(request: Request) -> bytes:
 class Routes:
     """The small answers."""
 
-    def __init__(self, front: Front, readiness: Readiness) -> None:
-        self._front, self._readiness = front, readiness
+    def __init__(self, front: Front, readiness: Readiness, metrics: Metrics) -> None:
+        self._front, self._readiness, self._metrics = front, readiness, metrics
         self._openapi = encode_json(openapi())
 
     async def models(self, _request: Request) -> Response:
@@ -110,14 +120,22 @@ class Routes:
 
     async def ready(self, _request: Request) -> Response:
         state = self._front.state
+        if self._front.draining:
+            return json_response({"status": "draining"}, 503, {"Retry-After": "1", "Connection": "close"})
         if isinstance(state, Starting):
             progress = {"phase": state.phase, "percent": state.percent, "done": state.done, "total": state.total}
-            return json_response({"status": "starting", **progress}, 503, {"Retry-After": "1"})
+            again = {"attempt": state.attempt, "reason": state.reason} if state.reason else {}
+            headers = {"Retry-After": str(state.retry_after_s)}
+            return json_response({"status": state.status, **progress, **again}, 503, headers)
         if isinstance(state, Failed):
             return json_response({"status": "failed", "message": state.message}, 503)
         if not await self._readiness.progressing(state.service):
             return json_response({"status": "stalled"}, 503, {"Retry-After": "1"})
         return json_response({"status": "ready"})
+
+    async def metrics(self, request: Request) -> Response:
+        content, media_type = self._metrics.render(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": media_type})
 
     async def openapi(self, _request: Request) -> Response:
         return Response(self._openapi, media_type="application/json")
@@ -150,10 +168,20 @@ def _model_object(service: Service) -> dict[str, object]:
     }
 
 
-def create_app(bring_up: BringUp, readiness: Readiness | None = None) -> Starlette:
-    """The app; its Front is `app.state.front`. bring_up begins when the server has started to listen."""
-    front = Front(bring_up)
-    routes = Routes(front, readiness or Readiness())
+def create_app(
+    bring_up: BringUp,
+    readiness: Readiness | None = None,
+    restarts: Restarts | None = None,
+    manners: Manners | None = None,
+) -> Starlette:
+    """The app; `app.state` has its Front as front and its Limits as limits. bring_up begins when the server listens.
+
+    restarts: how an engine that dies is brought up again. Default: it is not.
+    """
+    manners = manners or Manners()
+    books = manners.books()
+    front = Front(bring_up, restarts, books.metrics.watch)
+    routes = Routes(front, readiness or Readiness(), books.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -172,6 +200,7 @@ def create_app(bring_up: BringUp, readiness: Readiness | None = None) -> Starlet
             Route("/v1/models/{id:path}", routes.model),
             Route("/health", routes.health),
             Route("/ready", routes.ready),
+            Route("/metrics", routes.metrics),
             Route("/openapi.json", routes.openapi),
             Route("/docs", routes.docs),
             Route("/favicon.svg", routes.icon),
@@ -180,11 +209,11 @@ def create_app(bring_up: BringUp, readiness: Readiness | None = None) -> Starlet
         exception_handlers={
             RidgelineError: answer_error,
             HTTPException: answer_http_error,
-            Exception: answer_defect,
         },
+        middleware=[Middleware(Gate, books, manners.keys, manners.doors, manners.limits.body_timeout_s)],
     )
     app.router.redirect_slashes = False
-    app.state.front = front
+    app.state.front, app.state.limits = front, manners.limits
     return app
 
 

@@ -7,12 +7,13 @@ comes first, what still runs in the engine is aborted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
-from ridgeline.core.errors import RidgelineError, Unavailable
+from ridgeline.core.errors import RidgelineError, Stopping
 from ridgeline.core.types import End
 from ridgeline.engine.client import Stream
 from ridgeline.server.answers import (
@@ -29,6 +30,7 @@ from ridgeline.server.answers import (
 from ridgeline.server.errors import error_content
 from ridgeline.server.openai import Ask, Prompt
 from ridgeline.server.service import Service
+from ridgeline.server.visit import Visit
 from ridgeline.server.writer import Writer
 from ridgeline.text.stream import StopStrings, TextStream
 from ridgeline.text.tokenizer import Tokenizer
@@ -37,10 +39,13 @@ T = TypeVar("T")
 
 
 class Choice:
-    """One prompt's text as it comes. ids: the tokens that count; end: set with the last of them."""
+    """One prompt's text as it comes. ids: the tokens that count; end: set with the last of them. began: called once."""
 
-    def __init__(self, prompt: Prompt, stream: Stream, tokenizer: Tokenizer, stops: StopStrings) -> None:
+    def __init__(
+        self, prompt: Prompt, stream: Stream, tokenizer: Tokenizer, stops: StopStrings, began: Callable[[], None]
+    ) -> None:
         self.prompt, self.stream = prompt, stream
+        self._began: Callable[[], None] | None = began
         self.ids: list[int] = []
         self.end: End | None = None
         self._text = TextStream(tokenizer, stops)
@@ -52,6 +57,9 @@ class Choice:
         even then, as it has the timings.
         """
         delta = await self.stream.receive()
+        if self._began is not None:
+            self._began()
+            self._began = None
         text, ids, self.end = "", [], delta.end
         if self._text.stopped is None:
             text = self._text.push(delta.tokens)
@@ -79,9 +87,11 @@ class Choice:
 class Answer:
     """An ASGI response. What goes wrong before the first byte is raised, and becomes a status; later it is an event."""
 
-    def __init__(self, ask: Ask, prompts: Sequence[Prompt], service: Service, heading: Heading) -> None:
+    def __init__(self, ask: Ask, prompts: Sequence[Prompt], service: Service, heading: Heading, visit: Visit) -> None:
         self._ask, self._prompts, self._service, self._heading = ask, prompts, service, heading
+        self._visit = visit
         self._choices: list[Choice] = []
+        self._settled = False
         self._headers = [(b"cache-control", b"no-store")]
         if ask.ignored:
             self._headers.append((b"x-ridgeline-ignored", ", ".join(ask.ignored).encode()))
@@ -92,29 +102,48 @@ class Answer:
         work = asyncio.create_task(self._stream(writer) if self._ask.stream else self._whole(writer))
         gone = asyncio.create_task(_gone(receive))
         try:
-            await asyncio.wait({work, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {work, gone, stopping}
+            await asyncio.wait(ends, timeout=self._visit.left_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+            elif stopping.done():
+                raise Stopping("the server is stopping; this request did not end within its time to drain")
             elif not gone.done():
-                raise Unavailable("the server is stopping")
+                raise self._visit.timed_out()
         except RidgelineError as error:
             await _finished(work)
             if not writer.started:
                 raise
+            self._visit.failed(error)
+            self._settle()
             await writer.event(b"data: " + encode_json(error_content(error)) + b"\n\n")
             await writer.end()
         finally:
             for choice in self._choices:
                 choice.stream.abort()
             await _finished(work)
+            self._settle()
             await _finished(gone)
+
+    def _settle(self) -> None:
+        """Into the books, before the last byte, so that a client never sees itself under way after its answer.
+
+        A choice without an End was aborted, or its engine died.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        for choice in self._choices:
+            reason = "abort" if choice.end is None else choice.finish_reason
+            self._visit.ended(len(choice.ids), reason, choice.end)
 
     def _submit(self) -> None:
         stops = StopStrings(self._ask.params.stop)
         try:
-            for prompt in self._prompts:
+            for index, prompt in enumerate(self._prompts):
                 stream = self._service.submit(prompt.ids, prompt.params)
-                self._choices.append(Choice(prompt, stream, self._service.tokenizer, stops))
+                began = partial(self._visit.began, index)
+                self._choices.append(Choice(prompt, stream, self._service.tokenizer, stops, began))
         except RidgelineError:
             for choice in self._choices:
                 choice.stream.abort()
@@ -129,12 +158,14 @@ class Answer:
             | self._timings(choice)
             for index, (choice, text) in enumerate(zip(self._choices, texts, strict=True))
         ]
+        self._settle()
         await writer.whole(completion(self._heading, choices, self._usage()))
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
         if self._ask.include_usage:
             await writer.event(usage_chunk(self._heading, self._usage()))
+        self._settle()
         await writer.event(DONE)
         await writer.end()
 

@@ -8,10 +8,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ridgeline.core.errors import BadRequest, NotFound, RidgelineError, Unavailable, did_you_mean
+from ridgeline.core.errors import (
+    BadRequest,
+    NotFound,
+    Overloaded,
+    RidgelineError,
+    Stopping,
+    TimedOut,
+    Unavailable,
+    did_you_mean,
+)
 from ridgeline.server.answers import encode_json, error_object
-
-RETRY_AFTER_S = 1
+from ridgeline.server.visit import visit_of
 
 
 class TooLarge(BadRequest):
@@ -22,11 +30,22 @@ class NotJson(BadRequest):
     """The client must act: the body says that it is something else than JSON."""
 
 
+class Unauthorized(BadRequest):
+    """The client must act: the server has keys, and this is none of them."""
+
+    def __init__(self, given: bool) -> None:
+        what = "this API key is not one of this server's" if given else "this server needs an API key"
+        super().__init__(f"{what}; send the header Authorization: Bearer KEY", code="invalid_api_key")
+
+
 _STATUS: tuple[tuple[type[RidgelineError], int], ...] = (
+    (Unauthorized, 401),
     (TooLarge, 413),
     (NotJson, 415),
     (NotFound, 404),
     (BadRequest, 400),
+    (TimedOut, 408),
+    (Overloaded, 429),
     (Unavailable, 503),
 )
 
@@ -38,15 +57,32 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 def error_content(error: RidgelineError) -> dict[str, Any]:
     if isinstance(error, BadRequest):
         return error_object(str(error), "invalid_request_error", error.param, error.code)
+    if isinstance(error, Overloaded):
+        return error_object(str(error), error.kind, code="rate_limit_exceeded")
+    if isinstance(error, TimedOut):
+        return error_object(str(error), "timeout_error", code=error.code)
     return error_object(str(error), "service_unavailable")
 
 
-async def answer_error(_request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
     """For errors that are raised on purpose."""
     assert isinstance(error, RidgelineError)
+    visit_of(request.scope).failed(error)
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return json_response(error_content(error), status, headers)
+    return json_response(error_content(error), status, _headers(error, status))
+
+
+def _headers(error: RidgelineError, status: int) -> dict[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TimedOut):
+        # Clients retry a 408 by themselves, though the same request would take as long again. And what is left of a
+        # body that did not come in time must not be read as the next request.
+        return {"x-should-retry": "false"} | ({"Connection": "close"} if error.code == "body_timeout" else {})
+    if isinstance(error, Overloaded | Unavailable):
+        close = {"Connection": "close"} if isinstance(error, Stopping) else {}
+        return {"Retry-After": str(error.retry_after_s)} | close
+    return {}
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -59,10 +95,11 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     else:
         known = {route.path for route in request.app.routes if hasattr(route, "path")}
         message, code = f"{path}: no such route{did_you_mean(path, known)}", "not_found"
+    visit_of(request.scope).error = code
     return json_response(error_object(message, "invalid_request_error", code=code), error.status_code, headers)
 
 
-async def answer_defect(_request: Request, _error: Exception) -> Response:
+def defect() -> Response:
     """For our own mistakes: the server's log has the traceback, the client gets no internals."""
     message = "a defect in the server; its log has the details"
     return json_response(error_object(message, "server_error", code="internal_error"), 500)

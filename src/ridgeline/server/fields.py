@@ -13,6 +13,7 @@ from ridgeline.core.errors import BadRequest, did_you_mean
 from ridgeline.core.params import MAX_SEED, MAX_STOPS, MAX_TOP_K, SamplingParams
 
 MAX_PROMPTS = 64
+MAX_TIMEOUT_S = 86_400
 _INT_LIMIT = 2**64  # nothing here is larger, and messages should not quote a thousand digits
 
 Schema = dict[str, Any]
@@ -59,6 +60,13 @@ def _number(name: str, value: Any) -> float:
     if type(value) is not int:
         raise wrong(name, "a number", value)
     return float(_integer(name, value))
+
+
+def _seconds(name: str, value: Any) -> float:
+    seconds = _number(name, value)
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise BadRequest(f"{name}: {seconds:g} is not above 0 and at most {MAX_TIMEOUT_S}", param=name)
+    return seconds
 
 
 def _top_k(name: str, value: Any) -> int:
@@ -196,6 +204,11 @@ FIELDS: dict[str, Field] = {
         _boolean,
         {"type": "boolean", "default": False},
         "Add to each choice where its time went: waiting, prefill, decode, and the batch it was in.",
+    ),
+    "timeout_s": Field(
+        _seconds,
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+        "Seconds from the request's arrival; then it is ended, with 408 or, in a stream, an error event.",
     ),
     "n": Field(_only(1), {"const": 1}, "Only 1 for now; send the prompt several times in a list instead."),
     "best_of": Field(_only(1), {"const": 1}, "Not implemented yet: only 1."),

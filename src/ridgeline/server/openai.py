@@ -35,6 +35,7 @@ class Ask:
     include_usage: bool
     return_token_ids: bool
     timings: bool
+    timeout_s: float | None
     ignored: tuple[str, ...]
 
 
@@ -63,6 +64,7 @@ def parse(body: bytes, defaults: SamplingParams) -> Ask:
         include_usage=values.get("stream_options", {}).get("include_usage", False),
         return_token_ids=values.get("return_token_ids", False),
         timings=values.get("timings", False),
+        timeout_s=values.get("timeout_s"),
         ignored=tuple(name for name in IGNORED if name in values),
     )
 

@@ -144,6 +144,18 @@ _NOT_READY = {
                 "total": _INTEGER,
             }
         ),
+        _object(
+            {
+                "status": {"const": "restoring"},
+                "phase": _STRING,
+                "percent": _maybe(_NUMBER),
+                "done": _INTEGER,
+                "total": _INTEGER,
+                "attempt": _INTEGER,
+                "reason": _STRING,
+            }
+        ),
+        _object({"status": {"const": "draining"}}),
         _object({"status": {"const": "failed"}, "message": _STRING}),
         _object({"status": {"const": "stalled"}}),
     ]
@@ -162,6 +174,7 @@ def _error(description: str, headers: Json | None = None) -> Json:
 
 
 _UNAVAILABLE = _error("The server is starting or stopping, or its engine has ended.", _RETRY_AFTER)
+_UNAUTHORIZED = _error("The server has API keys, and none of them was sent.")
 _DEFECT = _error("A defect in the server.")
 
 
@@ -184,8 +197,11 @@ def _completions() -> Json:
                 "200": done,
                 "400": _error("A field is wrong, unknown or not implemented; `param` names it."),
                 "404": _error("The model is not served here."),
+                "401": _UNAUTHORIZED,
+                "408": _error("The time that the request was allowed has passed, or its body did not come in time."),
                 "413": _error("The body is too long."),
                 "415": _error("The body is not declared as JSON."),
+                "429": _error("As much as the server takes is waiting already.", _RETRY_AFTER),
                 "500": _DEFECT,
                 "503": _UNAVAILABLE,
             },
@@ -198,7 +214,12 @@ def openapi() -> Json:
     name = [{"name": "id", "in": "path", "required": True, "schema": _STRING}]
     models = _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}})
     status = _object({"status": _STRING})
-    found = {"200": _json("The model.", _ref("Model")), "404": _error("No such model."), "500": _DEFECT}
+    found = {
+        "200": _json("The model.", _ref("Model")),
+        "404": _error("No such model."),
+        "401": _UNAUTHORIZED,
+        "500": _DEFECT,
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -212,7 +233,7 @@ def openapi() -> Json:
             "/v1/models": _get(
                 "Models",
                 "The model served",
-                {"200": _json("A list of one.", models), "500": _DEFECT, "503": _UNAVAILABLE},
+                {"200": _json("A list of one.", models), "401": _UNAUTHORIZED, "500": _DEFECT, "503": _UNAVAILABLE},
             ),
             "/v1/models/{id}": _get("Models", "One model", found | {"503": _UNAVAILABLE}, parameters=name),
             "/health": _get("State", "Does the process answer?", {"200": _json("It does.", status)}),
@@ -221,12 +242,29 @@ def openapi() -> Json:
                 "Does the engine make progress?",
                 {
                     "200": _json("It made a step in the last ten seconds, or just now.", status),
+                    "401": _UNAUTHORIZED,
                     "500": _DEFECT,
-                    "503": _json("Not now: starting, failed or stalled.", _NOT_READY, _RETRY_AFTER),
+                    "503": _json(
+                        "Not now: starting, restoring, draining, failed or stalled.", _NOT_READY, _RETRY_AFTER
+                    ),
+                },
+            ),
+            "/metrics": _get(
+                "State",
+                "Counters and histograms for Prometheus",
+                {
+                    "200": {
+                        "description": "docs/metrics.md lists them.",
+                        "content": {"text/plain": {"schema": _STRING}},
+                    },
+                    "401": _UNAUTHORIZED,
+                    "500": _DEFECT,
                 },
             ),
         },
+        "security": [{}, {"key": []}],
         "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {
                 "CompletionRequest": _request(),
                 "Completion": _COMPLETION,
@@ -236,6 +274,6 @@ def openapi() -> Json:
                 "Batch": _BATCH,
                 "Model": _MODEL,
                 "Error": _ERROR,
-            }
+            },
         },
     }

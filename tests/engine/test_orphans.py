@@ -1,0 +1,39 @@
+"""An engine's process never outlives its front, however the front ends and whatever the engine does at that moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+FRONT = """
+import sys, threading
+from ridgeline.engine.channel import ProcessChannel
+from tests.engine import engines
+channel = ProcessChannel(getattr(engines, sys.argv[1]))
+channel.start(lambda message: print(channel.process.pid, flush=True))
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("make", ["working", "stuck"])
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_the_engine_ends_when_its_front_is_killed(make: str) -> None:
+    front = subprocess.Popen(
+        [sys.executable, "-c", FRONT, make], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert front.stdout is not None
+        engine = psutil.Process(int(front.stdout.readline()))
+        front.send_signal(signal.SIGKILL)
+        front.wait(20)
+        gone, alive = psutil.wait_procs([engine], timeout=60)
+        assert (gone, alive) == ([engine], [])
+    finally:
+        front.kill()
+        front.communicate()
