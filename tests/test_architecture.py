@@ -34,6 +34,7 @@ MAY = {
     "terminal": {"core"},
     "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
     "llm": {"core", "text", "hub", "build", "engine", "terminal"},
+    "talk": {"core", "text", "llm"},
     "bench": {"core"},
     "lab": {"core", "menu", "bench"},
 }
@@ -45,6 +46,7 @@ LIBRARIES = {
     "scheduler": {"numpy"},
     "engine": {"numpy", "msgspec"},
     "server": {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"},
+    "talk": {"aiohttp", "prompt_toolkit"},
     "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
     "lab": {"plotly", "psutil", "rich"},
     "terminal": {"rich"},
@@ -117,6 +119,7 @@ def test_every_room_is_in_the_table() -> None:
     [
         "import ridgeline, ridgeline.cli",
         "import ridgeline.online, ridgeline.build, ridgeline.hub.download",
+        "import ridgeline.talk.loop, ridgeline.talk.remote, ridgeline.cli.chatting",
         "import ridgeline.bench.client, ridgeline.bench.serve, ridgeline.lab.tradeoffs",
     ],
 )

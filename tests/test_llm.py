@@ -174,6 +174,6 @@ def test_a_reader_that_leaves_ends_its_stream(llm: LLM) -> None:
     next(stream)
     with pytest.raises(BadRequest, match="another stream"):
         llm.generate("the boy", SamplingParams(max_tokens=2))
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
     assert llm.generate("the boy", SamplingParams(max_tokens=2))[0].text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,7 @@ class LLM:
             if terminal is not None:
                 terminal.done()
         order = EngineOrder(config, found.name, found.weights)
+        self.folder = found.text_folder
         self.tokenizer = Tokenizer.load(found.text_folder)
         self.tokenizer.check(order.spec())
         generation = read_generation(found.text_folder)
@@ -141,7 +142,7 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece, None, None]:
         """As generate, piece by piece as it is made, the prompts' pieces mixed.
 
         Closing the iterator, or an interrupt, ends what still runs. One stream at a time: another raises BadRequest.

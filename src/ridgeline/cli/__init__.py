@@ -13,7 +13,7 @@ from collections.abc import Callable
 import typer
 
 from ridgeline import __version__
-from ridgeline.cli import caching, generating, measuring, serving, weighing
+from ridgeline.cli import caching, chatting, generating, measuring, serving, weighing
 from ridgeline.core.errors import BadRequest, RidgelineError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(serving.serve)
 app.command()(generating.generate)
+app.command()(chatting.chat)
 app.command()(caching.cache)
 app.add_typer(measuring.bench, name="bench")
 app.command()(weighing.tradeoffs)
@@ -80,6 +81,16 @@ def _run(program: typer.Typer) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """A reader that left early (`| head -1`) is no mistake of ours; the interpreter would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,1 @@
+"""One person and one model in a terminal. Knows no HTTP server from within and no engine."""
