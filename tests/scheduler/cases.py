@@ -107,7 +107,7 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
             aborts[key] = arrival + patience
     slots, block_size = draw(st.integers(1, 6)), draw(st.sampled_from([1, 2, 3, 4, 8]))
     max_len = max(len(r.prompt_ids) + r.max_tokens for r in requests)
-    max_batch = 1 if kind == "one" else draw(st.integers(1, slots))
+    max_batch = 1 if kind == "one" else max(draw(st.integers(1, slots)), draw(st.integers(1, slots)))
     seed = draw(st.integers(0, 99))
     policies: dict[str, Callable[[], Policy]] = {
         "continuous": lambda: Continuous() if seed < 50 else AnyOrder(seed),
@@ -128,7 +128,7 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
         slots=slots,
         max_len=max_len,
         block_size=block_size,
-        num_blocks=-(-max_len // block_size) + draw(st.sampled_from([0, 0, 1, 2, 4, 20])),
+        num_blocks=-(-max_len // block_size) + draw(st.sampled_from([0, 0, 0, 1, 2, 20])),
         budget=least_budget + draw(st.sampled_from([0, 1, 3, 40, 200])),
         horizon=draw(st.sampled_from([1, 1, 2, 8])) if keeps else 1,
         depth=draw(st.integers(1, 3)),
