@@ -3,8 +3,8 @@
     python scripts/bench_policies.py --rounds 5 --out records/RUN/run.json
 
 Random weights of GPT-2's shape, random prompts, greedy; the requests arrive together, with lengths drawn from a seed.
-All systems run in turn in one process (A B C A B C ...), so a drift of the machine hits all; ratios are taken within a
-round. Latencies are those of the requests from their arrival, waiting included.
+All systems run once a round in one process, in an order drawn anew for each round, so a drift of the machine and what the
+one before leaves behind hit all alike; ratios are taken within a round. Latencies are those of the requests from their arrival, waiting included.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {system.name: [] for system in chosen}
     for turn in range(arguments.rounds + 1):
         drawn = {name: load.draw(rng) for name, load in LOADS.items()}
-        for system in chosen:
+        for index in rng.permutation(len(chosen)):
+            system = chosen[index]
             result = measure(llms[system.name], *drawn[system.load])
             if turn:  # the first round warms up
                 found[system.name].append(result)

@@ -1,7 +1,7 @@
-"""Write the README's table from the run files in records/, so that no number in it is from memory.
+"""Write the README's tables from the run files in records/, so that no number in them is from memory.
 
-python scripts/readme_table.py            # rewrites the part of README.md between the markers
-python scripts/readme_table.py --check    # says whether it is current
+python scripts/readme_table.py            # rewrites the parts of README.md between the markers
+python scripts/readme_table.py --check    # says whether they are current
 """
 
 from __future__ import annotations
@@ -11,43 +11,100 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- table: scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
-RUNS = (
+MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
+POLICIES = (
+    ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)"),
+    ("2026-11-24-policies-h100/policies.json", "an NVIDIA H100"),
+)
 
 
-def row(run: dict[str, Any], machine: str) -> str:
-    rates = {name: statistics.median(values) for name, values in run["results"]["tokens_per_s"].items()}
-    ratios = {name: statistics.median(values) for name, values in run["results"]["ratios"].items()}
-    cells = [
-        machine,
-        run["config"]["dtype"],
-        f"{rates['transformers']:.3g}",
-        f"{rates['one']:.0f} ({ratios['one / transformers']:.1f}x)",
-        f"{rates['continuous']:.0f} ({ratios['continuous / one']:.1f}x the column before)",
-    ]
-    return "| " + " | ".join(cells) + " |"
+def load(name: str) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads((ROOT / "records" / name).read_text())
+    return run
 
 
-def table() -> str:
-    runs = [(json.loads((ROOT / "records" / name).read_text()), machine) for name, machine in RUNS]
+def lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    shown = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in shown)
+
+
+def peers() -> str:
+    runs = [(load(name), machine) for name, machine in PEERS]
     config = runs[0][0]["config"]
     head = (
         "Tokens a second, GPT-2 124M's shape with random weights, greedy, "
         f"{config['prompt']} tokens in and {config['new']} out; "
         "medians of interleaved rounds, ratios within a round ([records/](records)):\n\n"
     )
-    many = f"continuous, {config['in_flight']} in flight"
-    columns = ["machine", "dtype", "transformers generate", "one at a time", many]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|", *(row(*run) for run in runs)]
-    return head + "\n".join(lines) + "\n"
+    columns = ["machine", "transformers generate", "one at a time", f"continuous, {config['in_flight']} in flight"]
+    return head + lines(columns, [_peer(run, machine) for run, machine in runs])
+
+
+def _peer(run: dict[str, Any], machine: str) -> list[str]:
+    rates = {name: statistics.median(values) for name, values in run["results"]["tokens_per_s"].items()}
+    ratios = {name: statistics.median(values) for name, values in run["results"]["ratios"].items()}
+    return [
+        f"{machine}, {run['config']['dtype']}",
+        f"{rates['transformers']:.3g}",
+        f"{rates['one']:.0f} ({ratios['one / transformers']:.1f}x)",
+        f"{rates['continuous']:.0f} ({ratios['continuous / one']:.1f}x the column before)",
+    ]
+
+
+def policies() -> str:
+    """What each policy and the KV cache give, relative to the first row of their load, within a round."""
+    runs = [(load(name), machine) for name, machine in POLICIES]
+    config = runs[0][0]["config"]
+    loads = config["loads"]
+    head = (
+        f"What each choice is worth: {loads['policies']['requests']} requests at once, prompts of "
+        f"{_range(loads['policies']['prompt'])} tokens, {_range(loads['policies']['new'])} new ones (the last two rows: "
+        f"{loads['cache']['requests']} requests, {_range(loads['cache']['prompt'])} and {_range(loads['cache']['new'])}); "
+        f"same model, {config['dtype']}; first number {runs[0][1]}, second {runs[1][1]}:\n\n"
+    )
+    columns = [
+        "batching",
+        "tokens/s",
+        "of `one`, or of no cache",
+        "first token, median ms",
+        "latency p95, ms",
+        "padding",
+    ]
+    rows = []
+    for system in config["systems"]:
+        base = "one" if system["load"] == "policies" else "KV cache none"
+        cells = [_cells(run["results"][system["name"]], run["results"][base]) for run, _ in runs]
+        rows.append([system["name"], *(" / ".join(pair) for pair in zip(*cells, strict=True))])
+    return head + lines(columns, rows)
+
+
+def _cells(found: list[dict[str, float]], base: list[dict[str, float]]) -> list[str]:
+    middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    ratio = statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(found, base, strict=True))
+    return [
+        f"{middle['tokens_per_s']:,.0f}",
+        f"{ratio:.1f}x",
+        f"{middle['ttft_ms']:,.0f}",
+        f"{middle['latency_p95_ms']:,.0f}",
+        f"{middle['padding']:.0%}",
+    ]
+
+
+def _range(bounds: list[int]) -> str:
+    return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
+
+
+TABLES = {"peers": peers, "policies": policies}
 
 
 def main() -> None:
@@ -55,9 +112,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     before = README.read_text()
-    after = MARKED.sub(lambda found: found[1] + table() + found[2], before)
+    after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], before)
     if arguments.check:
-        sys.exit(0 if after == before else "README.md: the table is not what records/ say; run scripts/readme_table.py")
+        sys.exit(0 if after == before else "README.md: a table is not what records/ say; run scripts/readme_table.py")
     README.write_text(after)
 
 
