@@ -3,8 +3,9 @@
     python scripts/bench_policies.py --rounds 5 --out records/RUN/run.json
 
 Random weights of GPT-2's shape, random prompts, greedy; the requests arrive together, with lengths drawn from a seed.
-All systems run once a round in one process, in an order drawn anew for each round, so a drift of the machine and what the
-one before leaves behind hit all alike; ratios are taken within a round. Latencies are those of the requests from their arrival, waiting included.
+All systems run once a round in one process, in an order drawn anew for each round, so a drift of the machine and what
+the one before leaves behind hit all alike; ratios are taken within a round. Latencies are those of the requests from
+their arrival, waiting included.
 """
 
 from __future__ import annotations

@@ -22,10 +22,7 @@ PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
-POLICIES = (
-    ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)"),
-    ("2026-11-24-policies-h100/policies.json", "an NVIDIA H100"),
-)
+POLICIES = ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -62,38 +59,25 @@ def _peer(run: dict[str, Any], machine: str) -> list[str]:
 
 
 def policies() -> str:
-    """What each policy and the KV cache give, relative to the first row of their load, within a round."""
-    runs = [(load(name), machine) for name, machine in POLICIES]
-    config = runs[0][0]["config"]
-    loads = config["loads"]
+    """What each policy and the KV cache give, relative to the slowest of their load, within a round."""
+    run, machine = load(POLICIES[0]), POLICIES[1]
+    many, few = run["config"]["loads"]["policies"], run["config"]["loads"]["cache"]
     head = (
-        f"What each choice is worth: {loads['policies']['requests']} requests at once, prompts of "
-        f"{_range(loads['policies']['prompt'])} tokens, {_range(loads['policies']['new'])} new ones (the last two rows: "
-        f"{loads['cache']['requests']} requests, {_range(loads['cache']['prompt'])} and {_range(loads['cache']['new'])}); "
-        f"same model, {config['dtype']}; first number {runs[0][1]}, second {runs[1][1]}:\n\n"
+        f"What each choice is worth on {machine}, {run['config']['dtype']}: {many['requests']} requests at once, "
+        f"prompts of {_range(many['prompt'])} tokens, {_range(many['new'])} new ones (the last two rows: "
+        f"{few['requests']} requests, {_range(few['prompt'])} and {_range(few['new'])}); same model, medians as above:\n\n"
     )
-    columns = [
-        "batching",
-        "tokens/s",
-        "of `one`, or of no cache",
-        "first token, median ms",
-        "latency p95, ms",
-        "padding",
-    ]
-    rows = []
-    for system in config["systems"]:
-        base = "one" if system["load"] == "policies" else "KV cache none"
-        cells = [_cells(run["results"][system["name"]], run["results"][base]) for run, _ in runs]
-        rows.append([system["name"], *(" / ".join(pair) for pair in zip(*cells, strict=True))])
-    return head + lines(columns, rows)
+    columns = ["batching", "tokens/s", "first token, median ms", "latency p95, ms", "padding"]
+    return head + lines(columns, [_system(run["results"], system) for system in run["config"]["systems"]])
 
 
-def _cells(found: list[dict[str, float]], base: list[dict[str, float]]) -> list[str]:
+def _system(results: dict[str, list[dict[str, float]]], system: dict[str, Any]) -> list[str]:
+    found, base = results[system["name"]], results["one" if system["load"] == "policies" else "KV cache none"]
     middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
     ratio = statistics.median(a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(found, base, strict=True))
     return [
-        f"{middle['tokens_per_s']:,.0f}",
-        f"{ratio:.1f}x",
+        system["name"],
+        f"{middle['tokens_per_s']:,.0f} ({ratio:.1f}x)",
         f"{middle['ttft_ms']:,.0f}",
         f"{middle['latency_p95_ms']:,.0f}",
         f"{middle['padding']:.0%}",
