@@ -65,7 +65,8 @@ def policies() -> str:
     head = (
         f"What each choice is worth on {machine}, {run['config']['dtype']}: {many['requests']} requests at once, "
         f"prompts of {_range(many['prompt'])} tokens, {_range(many['new'])} new ones (the last two rows: "
-        f"{few['requests']} requests, {_range(few['prompt'])} and {_range(few['new'])}); same model, medians as above:\n\n"
+        f"{few['requests']} requests, {_range(few['prompt'])} and {_range(few['new'])}); "
+        "same model, medians as above:\n\n"
     )
     columns = ["batching", "tokens/s", "first token, median ms", "latency p95, ms", "padding"]
     return head + lines(columns, [_system(run["results"], system) for system in run["config"]["systems"]])
