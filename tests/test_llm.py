@@ -9,6 +9,7 @@ import pytest
 
 from ridgeline import LLM, SamplingParams
 from ridgeline.core.errors import BadRequest
+from ridgeline.runner.forward import Eager
 from tests.tiny_gpt2 import write_tiny_gpt2
 
 
@@ -138,6 +139,29 @@ def test_an_interrupt_in_the_middle_leaves_a_usable_model(llm: LLM, monkeypatch:
             llm.generate(["the tower", "a"], SamplingParams(max_tokens=4))
     assert llm.generate("the tower", SamplingParams(max_tokens=4, temperature=0))[0].token_ids == before
     assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
+
+
+def test_a_prefill_that_was_interrupted_leaves_nothing_in_the_prefix_cache(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    prompt, greedy = list(range(40)), SamplingParams(max_tokens=4, temperature=0)
+    llm = LLM(folder, dtype="float32", device="cpu", block_size=4, kv_memory="1MiB")
+    with monkeypatch.context() as patched:
+        patched.setattr(Eager, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate([prompt], greedy)
+    assert llm.generate([prompt], greedy)[0].token_ids == LLM(folder).generate([prompt], greedy)[0].token_ids
+    assert llm.counters.prefix_hit == 0
+    llm.generate([prompt], greedy)
+    assert llm.counters.prefix_hit > 0, "what a whole launch computed is found"
+
+
+def test_a_prompt_of_absurd_ids_is_refused(llm: LLM) -> None:
+    with pytest.raises(BadRequest, match="token ids"):
+        llm.generate([[2**40]])
 
 
 def test_one_stop_string_is_one_string() -> None:

@@ -160,8 +160,6 @@ class LLM:
                 yield from self._step()
         finally:
             if self._open:  # an interrupt, a reader that left or a bad prompt leaves nothing running
-                for key in self._open:
-                    self._engine.abort(key)
                 self._open.clear()
                 self._engine.discard()
 
@@ -171,16 +169,17 @@ class LLM:
         return self._engine.counters()
 
     def _submit(self, index: int, prompt: Prompt, params: SamplingParams) -> None:
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self.info.vocab):
+        if not isinstance(prompt, str) and not all(0 <= one < self.info.vocab for one in prompt):
             raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
         params.check_ids(self.info.vocab)
         key = next(self._keys)
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
         request = NewRequest(key, ids, params.max_tokens, sampling, time.perf_counter_ns())
-        self._engine.submit(request)
         scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
+        # Known here before the engine knows it: an interrupt in between must not leave a request that nobody ends.
         self._open[key] = _Open(index, ids, params, TextStream(self.tokenizer, params.stop), scores)
+        self._engine.submit(request)
 
     def _step(self) -> list[Piece]:
         events = self._engine.step()

@@ -61,9 +61,9 @@ class Engine:
         return events
 
     def discard(self) -> None:
-        """Forget what is in flight, after an exception between launch and commit; every request must be over."""
+        """Forget every request and what is in flight, also after an exception between launch and commit."""
         self._flying.clear()
-        self.scheduler.discard_flights()
+        self.scheduler.discard()
 
     @property
     def wake_ns(self) -> int | None:

@@ -145,6 +145,12 @@ class Ledger:
         while self._limbo and self._limbo[0][0] <= serial:
             self._drop(self._limbo.popleft()[1])
 
+    def forget(self) -> None:
+        """No block may be found again: what is in them is not known. Only while nobody holds any."""
+        assert not self._room.any(), "somebody holds blocks"
+        self._pool.give(self._prefix.evict(self._prefix.idle))
+        self.epoch += 1
+
     def _empty(self, slot: int) -> Ints:
         blocks = self._table[slot, : self.holds(slot)].copy()
         self._room[slot] = 0

@@ -168,11 +168,13 @@ class Scheduler:
             if table.seating[flight.rows[scores.owner]] == flight.seatings[scores.owner]
         )
 
-    def discard_flights(self) -> None:
-        """Launches in flight will never be collected. Only when no request is left."""
-        assert not self._state.jobs, "abort every request first"
-        self._state.flights.clear()
-        self._state.settle()
+    def discard(self) -> None:
+        """Forget every request. Launches in flight will never be collected.
+
+        If there are any, the prefix cache forgets everything too: a launch that was given up may not have written what
+        its plan counts as computed.
+        """
+        self._state.discard()
 
     def _note_first_tokens(self, now_ns: int) -> None:
         state, table = self._state, self._state.table
