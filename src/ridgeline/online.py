@@ -7,6 +7,7 @@ reported on /ready, a download also on the terminal.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -109,6 +110,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
     starting = Stopwatch(started_ns)
     starting.lap("python, imports")
     prepared: Prepared | None = None
+    asked = itertools.count()  # over all lives of the engine: a seed given out once is not given out again
 
     @contextlib.asynccontextmanager
     async def bring_up(report: Report) -> AsyncIterator[Service]:
@@ -139,6 +141,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
                 note=prepared.found.note,
                 chat=prepared.chat,
                 lenient=config.clients.lenient,
+                asked=asked,
             )
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.

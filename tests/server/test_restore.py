@@ -97,7 +97,7 @@ def test_a_killed_engine_fails_what_is_in_flight_and_serves_again() -> None:
         assert ready.status == 503
         assert ready.json == {
             "status": "restoring", "phase": "waiting for the test", "percent": 25.0, "done": 1, "total": 4,
-            "attempt": 1, "reason": "the engine process ended with code -9; the server's log has the details",
+            "attempt": 1, "reason": "the engine process ended with code -9",
         }  # fmt: skip
         with pytest.raises(openai.InternalServerError, match="the engine died and is being restored") as caught:
             live.openai.completions.create(model="recite", prompt="x")

@@ -110,13 +110,13 @@ class ProcessChannel:
         """End the engine: at once while it starts, then after the step it is in, or after five seconds in any case."""
         self._closing = True
         if self.process.pid is not None and not self._serving:
-            self.process.terminate()
+            self.process.kill()
         with contextlib.suppress(OSError):
             self._connection.send_bytes(b"")
         if self.process.pid is not None:
             self.process.join(_LAST_STEP_S)
             if self.process.is_alive():
-                self.process.terminate()
+                self.process.kill()
                 self.process.join()
 
     def _read(self, on_message: Callable[[Out], None]) -> None:
@@ -147,7 +147,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _child(make: MakeEngine, connection: Connection) -> None:
     """The engine's process: one thread reads the pipe, the main thread steps."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front gets the same Ctrl-C and decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # the front gets the same, as one of its group, and decides
+        signal.signal(number, signal.SIG_IGN)
     inbox: Inbox = queue.SimpleQueue()
 
     def read() -> None:

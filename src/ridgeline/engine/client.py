@@ -41,12 +41,13 @@ class Delta(NamedTuple):
 class Stream:
     """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost."""
 
-    __slots__ = ("_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "key")
+    __slots__ = ("_aborted", "_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "key")
 
     def __init__(self, client: EngineClient, key: int) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self.key = key
+        self._aborted = False
         self._tokens: list[int] = []
         self._scores: list[Scores] = []
         self._end: End | None = None
@@ -68,7 +69,9 @@ class Stream:
 
     def abort(self) -> None:
         """End the request within one step; its End comes as any other. Harmless when the request is over."""
-        self._client._abort(self.key)
+        if not self._aborted:
+            self._aborted = True
+            self._client._abort(self.key)
 
     def _push(self, tokens: list[int]) -> None:
         self._tokens += tokens

@@ -75,6 +75,7 @@ class Answer:
             elif not gone.done():
                 raise self._visit.timed_out()
         except RidgelineError as error:
+            self._abort()  # before any byte is written: a client that does not read must not hold a place in the engine
             await _finished(work)
             if not writer.started:
                 raise

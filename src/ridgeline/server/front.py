@@ -124,6 +124,8 @@ class Front:
         """One engine after another, until the server stops or there is no sense in another one."""
         attempt = 0
         while (reason := await self._one_engine(stopping)) is not None:
+            if self.draining:  # nobody new will come
+                return
             attempt = self._progress.attempt
             delay_s = self._restarts.next_delay_s()
             if delay_s is None:
@@ -146,7 +148,7 @@ class Front:
                 self._restarts.serving()
                 return await self._watch(service, stopping)
         except RidgelineError as error:
-            message, details = str(error), str(error)
+            message, details = _for_clients(str(error)), str(error)
         except Exception as error:
             message, details = repr(error), traceback.format_exc()
         if not self._progress.reason:
@@ -163,7 +165,7 @@ class Front:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return None
-            reason = _for_clients(ended.result())
+            reason = _for_clients(ended.result().message)
             log.error("the engine has ended:\n%s", ended.result().message)
             self._progress = Starting("clearing away the engine that died", 0, 0, reason=reason)
             self._settled = None
@@ -181,8 +183,8 @@ class Front:
         log.error("%s", details)
 
 
-def _for_clients(failed: messages.Failed) -> str:
+def _for_clients(message: str) -> str:
     """A traceback belongs in the log; its last line says enough."""
-    if failed.expected:
-        return failed.message
-    return f"{failed.message.strip().splitlines()[-1]}; the server's log has the details"
+    if not message.startswith("Traceback "):
+        return message
+    return f"{message.strip().splitlines()[-1]}; the server's log has the details"

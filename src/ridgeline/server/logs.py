@@ -75,9 +75,9 @@ def _lines(message: str) -> str:
 def _shown(value: Any) -> str:
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     text = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
-    safe = "".join(char if char.isprintable() and char != '"' else _escaped(char) for char in text)
-    return f'"{safe}"' if " " in safe or "=" in safe or not safe else safe
+    safe = "".join(char if char.isprintable() and char not in '"\\' else _escaped(char) for char in text)
+    return f'"{safe}"' if safe != text or " " in safe or "=" in safe or not safe else safe
 
 
 def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode() if char != '"' else '\\"'
+    return f"\\{char}" if char in '"\\' else char.encode("unicode_escape").decode()
