@@ -63,7 +63,8 @@ def _post(tag: str, summary: str, request: str, done: Json, **more: Any) -> Json
 
 
 def _generation(summary: str, request: str, answer: str) -> Json:
-    events = {"schema": {**STRING, "description": "Events `data: {a chunk}`, then `data: [DONE]`."}}
+    # Without a type: for readers of the document it is a string, for some validators each event is an object.
+    events = {"schema": {"description": "Events `data: {a chunk}`, then `data: [DONE]`."}}
     done = _json("The answer, or its events if `stream` is true.", ref(answer), _IGNORED)
     done["content"]["text/event-stream"] = events
     return _post(
