@@ -159,11 +159,10 @@ class LLM:
             while self._open:
                 yield from self._step()
         finally:
-            if self._open:  # an interrupt, a reader that left or a bad prompt leaves nothing running
-                for key in self._open:
-                    self._engine.abort(key)
-                self._open.clear()
+            try:  # an interrupt, a reader that left or a bad prompt leaves nothing running
                 self._engine.discard()
+            finally:
+                self._open.clear()
 
     @property
     def counters(self) -> Counters:
@@ -171,9 +170,7 @@ class LLM:
         return self._engine.counters()
 
     def _submit(self, index: int, prompt: Prompt, params: SamplingParams) -> None:
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
-        if len(ids) and not (ids.min() >= 0 and ids.max() < self.info.vocab):
-            raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else self._checked(prompt)
         params.check_ids(self.info.vocab)
         key = next(self._keys)
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
@@ -181,6 +178,11 @@ class LLM:
         self._engine.submit(request)
         scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
         self._open[key] = _Open(index, ids, params, TextStream(self.tokenizer, params.stop), scores)
+
+    def _checked(self, prompt: Sequence[int]) -> Tokens:
+        if len(prompt) and not (min(prompt) >= 0 and max(prompt) < self.info.vocab):  # before they must fit 32 bits
+            raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        return np.array(prompt, np.int32)
 
     def _step(self) -> list[Piece]:
         events = self._engine.step()

@@ -61,9 +61,9 @@ class Engine:
         return events
 
     def discard(self) -> None:
-        """Forget what is in flight, after an exception between launch and commit; every request must be over."""
+        """End every request and forget what is in flight, wherever an exception or an interrupt came from."""
         self._flying.clear()
-        self.scheduler.discard_flights()
+        self.scheduler.discard()
 
     @property
     def wake_ns(self) -> int | None:

@@ -8,7 +8,8 @@ R3  A promise is a cap that the device obeys; a row that stops short of it is ov
 R5  Preempt only when nothing is in flight: before, the victim's blocks would not be free.
 R6  A victim was granted nothing in this plan.
 R7  A row preempted in this plan has no claim left in it.
-R8  Certainly computed is min(computed, length - 1); no block is published by the plan that computes it.
+R8  Certainly computed is min(computed, length - 1), if every plan was launched; no block is published by the plan
+    that computes it.
 R10 Results belong to a seating (a request in a slot), not to a slot.
 R11 A reference to a block ends when the newest plan made before its release has been collected.
 """
@@ -168,11 +169,12 @@ class Scheduler:
             if table.seating[flight.rows[scores.owner]] == flight.seatings[scores.owner]
         )
 
-    def discard_flights(self) -> None:
-        """Launches in flight will never be collected. Only when no request is left."""
-        assert not self._state.jobs, "abort every request first"
-        self._state.flights.clear()
-        self._state.settle()
+    def discard(self) -> None:
+        """End every request without a word; what is in flight is never collected, and was perhaps never launched.
+
+        So nothing is published: a block that was to be computed would poison the prefix cache.
+        """
+        self._state.discard()
 
     def _note_first_tokens(self, now_ns: int) -> None:
         state, table = self._state, self._state.table

@@ -42,6 +42,21 @@ class State:
     def leave(self, slot: int) -> Job:
         """The request gives up its slot; its blocks come free when what is in flight now is collected (R11)."""
         self.publish(slot)
+        return self._vacate(slot)
+
+    def discard(self) -> None:
+        """Every request is over, and so is what is in flight, launched or not: nothing more of it is published."""
+        self.flights.clear()
+        for slot in list(self.table.running):
+            self._vacate(slot)
+        for job in list(self.queue.ordered()):
+            self.queue.remove(job.key)
+        self.jobs.clear()
+        self.leaves = list(range(self.table.slots))  # a plan that was never launched may have named some
+        self.held_since_ns = None
+        self.settle()
+
+    def _vacate(self, slot: int) -> Job:
         self.ledger.release(slot, self.serial)
         self.silent.pop(slot, None)
         self.leaves.append(slot)
