@@ -15,6 +15,7 @@ SCORE_ROWS = 64
 
 _SAMPLING_BYTES = 64  # a logit of a row that draws: counted, changed, sorted, summed in float64, masked
 _HISTORY_BYTES = 48  # a token of a row with penalties: its id widened, and whether and as what it counts
+_DRAWING_BYTES = 256  # a random number that a newcomer may need: its words, before they are multiplied and mixed
 _SCORING_BYTES = 40  # a logit that is scored: widened, its logarithm, and the integers that order it
 _SCORE_BYTES = 4 * (2 + 2 * MAX_LOGPROBS)  # what is kept of a scored position until the end of the launch
 _LOGIT_BYTES = 4  # in float32
@@ -64,8 +65,10 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     scoring = min(max(rows, batched_tokens), SCORE_ROWS) * spec.vocab * (value_bytes + _SCORING_BYTES)
     scored = (batched_tokens + rows) * _SCORE_BYTES
     gathered = 4 * _GATHERED_TOKENS * spec.d_model * 4
-    # Sampling and scoring take turns.
-    return tables + activations + masks + logits + max(sampling, scoring) + scored + gathered + _BUFFERS_BYTES
+    drawing = rows * max_model_len * _DRAWING_BYTES
+    # Drawing numbers, sampling and scoring take turns.
+    most = max(drawing, sampling, scoring)
+    return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
 def plan_memory(

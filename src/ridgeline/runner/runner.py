@@ -43,7 +43,7 @@ class Runner:
         assert attention.allows(sizes.block_size), sizes.block_size
         assert sizes.max_len <= model.spec.max_positions, sizes.max_len
         self.device, self.sizes = device, sizes
-        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device.torch_device)
+        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device)
         self._tables = SlotTables(sizes, device)
         self._packing = packing
         self._forward = Eager(model, attention)
