@@ -146,9 +146,9 @@ class Reference:
         groups = [rows] if whole else self._groups(batch, rows)
         order = np.concatenate(groups)
         sizes = [len(group) for group in groups]
-        parts = self._upload([order, batch.query_starts[order], batch.contexts[order]])
+        parts = self._upload([order, batch.query_starts[order], batch.contexts[order]])  # each [rows]
         singles: list[Single] = []
-        for group, at, tokens, ends in zip(groups, *(part.split(sizes) for part in parts), strict=True):
+        for group, at, tokens, ends in zip(groups, *(torch.split(part, sizes) for part in parts), strict=True):
             contexts = batch.contexts[group]
             length, mask = int(contexts.max()), None
             if (contexts < length).any():

@@ -72,7 +72,7 @@ class BatchingOptions:
         "Who runs next. one: a request at a time. static: whoever waits when the device is free, up to the batch size; "
         "the batch runs until its last member ends. dynamic: static, but a batch that is not full waits up to the "
         "batch window for company. prefill-first: requests join at every step, and their prompts are computed before "
-        "anybody decodes. continuous: requests join and leave at every step, and those who run come first.",
+        "anybody decodes, up to 8 steps in a row. continuous: requests join and leave at every step, and those who run come first.",
         choices=tuple(MENU["batching"]),
     )
     batch_window_ms: float = option(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ridgeline.core.errors import ConfigError
-from ridgeline.core.types import Ints, Tokens
+from ridgeline.core.types import Bools, Ints, Tokens
 from ridgeline.kv.pool import BlockPool
 from ridgeline.kv.prefix import Node, PrefixIndex
 
@@ -96,6 +96,12 @@ class Ledger:
         new[0], new[1] = slots, index
         self._table[slots, index] = new[2]
         return new
+
+    def within(self, rows: Ints, target: Ints) -> Bools:
+        """[rows] who of them, the first before the others, can have room for `target` entries."""
+        need = np.maximum(target - self._room[rows] + self.block_size - 1, 0) // self.block_size
+        within: Bools = (need == 0) | (need.cumsum() <= self.free)
+        return within
 
     def grow(self, slot: int, target: int, spare: int = 0) -> Ints | None:
         """`reserve` for one slot; None also where fewer than `spare` blocks would be left."""
