@@ -217,7 +217,7 @@ def all_logits(model: GPT2, ids: Sequence[int], device: Device | None = None) ->
     """Logits of every position of one sequence, [tokens, vocab], computed at once."""
     device = device or cpu()
     attention, count = Reference(), len(ids)
-    attention.store(model.spec, 1, count, device.dtype, device.torch_device)
+    attention.store(model.spec, 1, count, device.dtype, device)
     at = torch.arange(count)
     batch = Batch(
         tokens=torch.tensor(ids, dtype=torch.int32), positions=at, writes=at,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ridgeline import LLM, SamplingParams
 from ridgeline.core.errors import BadRequest
-from ridgeline.runner.forward import Eager
 from tests.tiny_gpt2 import write_tiny_gpt2
 
 
@@ -106,6 +106,8 @@ def test_a_window_that_nobody_joins_closes_by_itself(folder: str) -> None:
         ([[5] * 250], SamplingParams(max_tokens=32), "256"),
         ([[99_999]], SamplingParams(), "token ids"),
         ([[-1]], SamplingParams(), "token ids"),
+        ([[5, 2**31]], SamplingParams(), "token ids"),
+        ([[2**70]], SamplingParams(), "token ids"),
         ([[5]], SamplingParams(logit_bias=((99_999, 1.0),)), "logit_bias"),
         ([[5]], SamplingParams(stop_token_ids=(99_999,)), "stop_token_ids"),
     ],
@@ -141,27 +143,44 @@ def test_an_interrupt_in_the_middle_leaves_a_usable_model(llm: LLM, monkeypatch:
     assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
 
 
-def test_a_prefill_that_was_interrupted_leaves_nothing_in_the_prefix_cache(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object) -> None:
+def test_an_interrupted_prompt_is_computed_again(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block of it may be found by others: its later layers were never written."""
+    calls = 0
+
+    def hidden(*given: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # of the second chunk
+            raise KeyboardInterrupt
+        return real(*given)
+
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "kv_memory": "64MiB", "max_num_batched_tokens": 48}
+    llm, fresh = LLM(folder, max_num_seqs=4, **options), LLM(folder, max_num_seqs=4, **options)
+    prompts, params = [[7, *range(100)], list(range(60))], SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
+    model = llm._engine.runner._forward._model  # type: ignore[attr-defined]
+    real = model.hidden
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "hidden", hidden)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate(prompts, params)
+    assert llm.counters.running == llm.counters.waiting == llm.counters.kv_blocks == 0
+    again, expected = llm.generate(prompts, params), fresh.generate(prompts, params)
+    assert [made.token_ids for made in again] == [made.token_ids for made in expected]
+
+
+def test_an_interrupt_behind_a_submission_leaves_no_orphan(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = llm._engine.submit
+
+    def interrupted(request: object) -> None:
+        real(request)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    prompt, greedy = list(range(40)), SamplingParams(max_tokens=4, temperature=0)
-    llm = LLM(folder, dtype="float32", device="cpu", block_size=4, kv_memory="1MiB")
     with monkeypatch.context() as patched:
-        patched.setattr(Eager, "__call__", interrupted)
+        patched.setattr(llm._engine, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            llm.generate([prompt], greedy)
-    assert llm.generate([prompt], greedy)[0].token_ids == LLM(folder).generate([prompt], greedy)[0].token_ids
-    assert llm.counters.prefix_hit == 0
-    llm.generate([prompt], greedy)
-    assert llm.counters.prefix_hit > 0, "what a whole launch computed is found"
-
-
-def test_a_prompt_of_absurd_ids_is_refused(llm: LLM) -> None:
-    with pytest.raises(BadRequest, match="token ids"):
-        llm.generate([[2**40]])
+            llm.generate("a", SamplingParams(max_tokens=4))
+    assert llm.counters.running == llm.counters.waiting == 0
+    assert llm.generate("a", SamplingParams(max_tokens=2, ignore_eos=True))[0].finish_reason == "length"
 
 
 def test_one_stop_string_is_one_string() -> None:

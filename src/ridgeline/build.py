@@ -7,6 +7,7 @@ nothing that loads torch.
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLi
     if budget is None and not policy.divisible:
         budget = slots * max_len  # a batch that nobody joins must fit as a whole, or the budget would make it smaller
     elif budget is None:
-        budget = max(step_tokens, slots, 0 if chunked and keeps else max_len)
+        # A prompt that is computed whole must fit beside those who decode, or it waits, and all behind it, for few.
+        budget = max(step_tokens, slots, 0 if chunked and keeps else max_len + slots)
     return EngineLimits(policy, slots, max_len, budget)
 
 
@@ -141,12 +143,34 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device)
         weight_bytes_per_value=BYTES_OF[device.dtype],
         kv_bytes_per_value=BYTES_OF[device.dtype],
         workspace=workspace,
+        positions=positions,
         slots=limits.slots,
+        useful_sequences=useful_sequences(order.config, limits.slots, given=kv_memory is not None),
         max_model_len=limits.max_len,
         block_size=order.config.limits.block_size,
         share_percent=device.kv_share_percent,
         kv_memory=None if kv_memory is None else parse_bytes(kv_memory),
     )
+
+
+def useful_sequences(config: Config, slots: int, *, given: bool) -> int:
+    """How many sequences of the longest the KV cache should hold at most. given: the operator said how much memory.
+
+    Earlier requests whose blocks may be found again get as much room as those that run: more would help, but a server
+    should not take all memory of its machine unasked. Without a cache every launch in flight has scratch of its own.
+    """
+    if not chosen("kv_cache", config.batching.kv_cache).keeps:
+        return slots * config.batching.launches_in_flight
+    if not _shares(config):
+        return slots
+    return sys.maxsize if given else 2 * slots
+
+
+def _shares(config: Config) -> bool:
+    """Whether blocks of earlier requests are found again."""
+    options = config.batching
+    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
+    return keeps if options.prefix_cache is None else options.prefix_cache
 
 
 def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
@@ -173,13 +197,12 @@ def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimit
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Scheduler:
     options = config.batching
     kept: type[Ledger] = chosen("kv_cache", options.kv_cache)
-    shared = kept.keeps if options.prefix_cache is None else options.prefix_cache
     ledger = kept(
         slots=limits.slots,
         max_len=limits.max_len,
         num_blocks=num_blocks,
         block_size=config.limits.block_size,
-        prefix=chosen("prefix_cache", "on" if shared else "off")(),
+        prefix=chosen("prefix_cache", "on" if _shares(config) else "off")(),
     )
     rules = SchedulerLimits(
         limits.slots,

@@ -159,9 +159,10 @@ class LLM:
             while self._open:
                 yield from self._step()
         finally:
-            if self._open:  # an interrupt, a reader that left or a bad prompt leaves nothing running
-                self._open.clear()
+            try:  # an interrupt, a reader that left or a bad prompt leaves nothing running
                 self._engine.discard()
+            finally:
+                self._open.clear()
 
     @property
     def counters(self) -> Counters:
@@ -169,17 +170,19 @@ class LLM:
         return self._engine.counters()
 
     def _submit(self, index: int, prompt: Prompt, params: SamplingParams) -> None:
-        if not isinstance(prompt, str) and not all(0 <= one < self.info.vocab for one in prompt):
-            raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else np.array(prompt, np.int32)
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else self._checked(prompt)
         params.check_ids(self.info.vocab)
         key = next(self._keys)
         sampling = params.for_device(derive_seed(self._seed, key), self._eos_ids)
         request = NewRequest(key, ids, params.max_tokens, sampling, time.perf_counter_ns())
-        scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
-        # Known here before the engine knows it: an interrupt in between must not leave a request that nobody ends.
-        self._open[key] = _Open(index, ids, params, TextStream(self.tokenizer, params.stop), scores)
         self._engine.submit(request)
+        scores = LogprobCollector(params.logprobs, params.prompt_logprobs)
+        self._open[key] = _Open(index, ids, params, TextStream(self.tokenizer, params.stop), scores)
+
+    def _checked(self, prompt: Sequence[int]) -> Tokens:
+        if len(prompt) and not (min(prompt) >= 0 and max(prompt) < self.info.vocab):  # before they must fit 32 bits
+            raise BadRequest(f"prompt: token ids must be from 0 to {self.info.vocab - 1}", param="prompt")
+        return np.array(prompt, np.int32)
 
     def _step(self) -> list[Piece]:
         events = self._engine.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from torch import Tensor
 from ridgeline.attention.batch import Batch
 from ridgeline.attention.reference import Reference
 from ridgeline.core.spec import ModelSpec
+from ridgeline.device.cpu import CpuDevice
 
 SPEC = ModelSpec(layers=2, d_model=24, heads=3, d_inner=8, vocab=5, max_positions=64)
 BLOCK, NUM_BLOCKS = 4, 60
-CPU = torch.device("cpu")
+CPU = CpuDevice(torch.float32)
 
 
 class Rows:
@@ -114,3 +117,20 @@ def test_what_float16_cannot_hold_does_not_reach_the_next_owner_of_a_block() -> 
     assert torch.isfinite(keys).all()
     assert torch.isfinite(values).all()
     assert keys.max() == 65504
+
+
+def test_a_launch_uploads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever groups its rows fall into: each upload costs a GPU's host as much as several operations."""
+    rows, uploads = Rows(Reference(8), torch.float32), 0
+    rows.step({0: 9, 1: 3, 2: 1})
+
+    def upload(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+        nonlocal uploads
+        uploads += 1
+        return CPU.upload(arrays)
+
+    monkeypatch.setattr(rows.attention, "_upload", upload)
+    rows.step({0: 1, 1: 1, 2: 1, 3: 5})
+    assert uploads == 1
+    rows.step({3: 4})
+    assert uploads == 1

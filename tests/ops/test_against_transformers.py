@@ -66,7 +66,7 @@ def test_what_may_be_drawn_and_how_often(temperature: float, top_k: int, top_p: 
     theirs += [MinPLogitsWarper(min_p)] if min_p else []
     expected = torch.softmax(theirs(torch.zeros(1, 1, dtype=torch.int64), logits.clone())[0], -1)
     one = torch.ones(count, dtype=torch.float64)
-    at = uniforms(6, torch.arange(count))
+    at = uniforms(torch.tensor([6]), torch.arange(count))
     drawn = sample(logits.expand(count, -1), one * temperature, at, (one * top_k).long(), one * top_p, one * min_p)
     seen = torch.bincount(drawn, minlength=VOCAB) / count
     assert seen[expected == 0].sum() == 0

@@ -16,7 +16,7 @@ def draw(
     """Many tokens from one row of logits."""
     every = torch.ones(count, dtype=torch.float64)
     return sample(
-        logits.expand(count, -1), every * temperature, uniforms(seed, torch.arange(count)),
+        logits.expand(count, -1), every * temperature, uniforms(torch.tensor([seed]), torch.arange(count)),
         (every * top_k).to(torch.int64), every * top_p, every * min_p,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_a_row_does_not_depend_on_the_batch() -> None:
     temperature = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.1
     top_k = torch.randint(0, 60, (rows,), generator=generator) * torch.randint(0, 2, (rows,), generator=generator)
     top_p = torch.where(torch.arange(rows) % 3 == 0, 1.0, torch.rand(rows, generator=generator)).to(torch.float64)
-    at = uniforms(9, torch.arange(rows))
+    at = uniforms(torch.tensor([9]), torch.arange(rows))
     together = sample(logits, temperature, at, top_k, top_p)
     for row in range(rows):
         one = slice(row, row + 1)

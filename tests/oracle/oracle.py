@@ -31,7 +31,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ridgeline import LLM, SamplingParams
-from ridgeline.ops.philox import uniforms
+from ridgeline.ops.philox import seed_bits, uniforms
 from tests.switches import SWITCHES, Row, covering, excluded
 from tests.tiny_gpt2 import write_tiny_tokenizer
 
@@ -122,7 +122,8 @@ def judge(reference: GPT2LMHeadModel, asked: Asked, tokens: list[int]) -> Answer
     else:
         upper = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
         lower = torch.cat((torch.zeros(made, 1), upper[:, :-1]), -1)
-        drawn = uniforms(asked.params.seed or 0, torch.arange(first, first + made)) * upper[:, -1]
+        seed = torch.tensor([seed_bits(asked.params.seed or 0)])
+        drawn = uniforms(seed, torch.arange(first, first + made)) * upper[:, -1]
         inside = torch.minimum(drawn - lower.gather(-1, chosen)[:, 0], upper.gather(-1, chosen)[:, 0] - drawn)
         off = -inside  # how far the number is outside of ours
         tied, wrong = inside.abs() <= DRAWN_TIE, off > DRAWN_TIE

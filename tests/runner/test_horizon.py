@@ -45,7 +45,10 @@ def test_launches_made_before_an_end_was_known_give_nothing_more() -> None:
     driver = Driver(make_runner(MODEL))
     driver.join(0, PROMPTS[0], len(PROMPTS[0]) + NEW, ASKED[0])
     flights = [driver.launch(driver.work(), horizon=4) for _ in range(3)]
-    counts = [int(driver.collect(flight).counts[0]) for flight in flights]
+    outputs = [driver.collect(flight) for flight in flights]
+    counts = [int(output.counts[0]) for output in outputs]
+    useful = sum(output.positions - output.padding for output in outputs)
+    assert useful == len(PROMPTS[0]) + len(SOLO[0]) - 1, "what comes after the end is padding, in later launches too"
     assert sum(counts) == len(SOLO[0])
     assert counts[-1] == 0
     assert driver.known[0][len(PROMPTS[0]) :] == SOLO[0]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ridgeline.build import engine_limits, useful_sequences
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.runner.inputs import Padded, Ragged
@@ -16,8 +18,9 @@ GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 
 def plan(**changes: Any) -> MemoryPlan:
     given: dict[str, Any] = {
-        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "kv_bytes_per_value": 2, "workspace": GIB, "slots": 256,
-        "max_model_len": 1024, "block_size": 16, "share_percent": 50,
+        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "kv_bytes_per_value": 2, "workspace": GIB,
+        "positions": 2048, "slots": 256, "useful_sequences": 256, "max_model_len": 1024,
+        "block_size": 16, "share_percent": 50,
     }  # fmt: skip
     return plan_memory(SPEC, **(given | changes))
 
@@ -36,9 +39,9 @@ def test_a_share_of_what_is_left_becomes_blocks() -> None:
         assert words in found.describe()
 
 
-def test_never_more_blocks_than_the_slots_can_use() -> None:
-    assert plan(slots=3).num_blocks == 3 * 64
-    assert plan(slots=3, max_model_len=1000, block_size=100).num_blocks == 30
+def test_never_more_blocks_than_are_of_use() -> None:
+    assert plan(useful_sequences=3).num_blocks == 3 * 64
+    assert plan(useful_sequences=3, max_model_len=1000, block_size=100).num_blocks == 30
 
 
 def test_kv_memory_is_what_the_operator_says() -> None:
@@ -57,8 +60,36 @@ def test_kv_memory_is_what_the_operator_says() -> None:
 def test_what_cannot_work_is_refused_with_numbers() -> None:
     with pytest.raises(ConfigError, match=r"does not fit: weights take 237.4 MiB .* of 200.0 MiB free"):
         plan(free_bytes=200 << 20)
-    with pytest.raises(ConfigError, match=r"the KV cache is too small"):
-        plan(free_bytes=GIB + (250 << 20))
+    with pytest.raises(ConfigError, match=r"too small: .* 36.6 MiB, .* less .*Lower --max-model-len to \d+ or less"):
+        plan(kv_memory=1 << 22)
+    with pytest.raises(ConfigError, match=r"too small: .* 36.6 MiB, .* less .*\)\. Raise --kv-memory"):
+        plan(free_bytes=GIB + (238 << 20))
+
+
+def test_a_workspace_that_does_not_fit_names_what_made_it_large() -> None:
+    with pytest.raises(
+        ConfigError, match=r"workspace does not fit: .* 262144 .* of 256 requests; lower --max-num-seqs"
+    ):
+        plan(workspace=8 * GIB, positions=1 << 18)
+
+
+def test_what_the_cache_is_planned_for() -> None:
+    """Those who run, the blocks of those who ran, and without a cache the scratch of each launch."""
+    for options, given, expected in (
+        ({}, False, 16),
+        ({"prefix_cache": False}, False, 8),
+        ({"prefix_cache": False}, True, 8),
+        ({"kv_cache": "none"}, False, 8),
+        ({"kv_cache": "none", "launches_in_flight": 2}, True, 16),
+    ):
+        assert useful_sequences(Config.of(**options), 8, given=given) == expected
+    assert useful_sequences(Config.of(), 8, given=True) > 1 << 40, "what the operator says is taken"
+
+
+def test_a_prompt_that_is_computed_whole_fits_beside_those_who_decode() -> None:
+    config = Config.of(chunked_prefill=False, max_num_seqs=100)
+    assert engine_limits(config, SPEC, step_tokens=512).budget == 1024 + 100
+    assert engine_limits(Config.of(max_num_seqs=100), SPEC, step_tokens=512).budget == 512
 
 
 def test_workspace_grows_with_the_step() -> None:
@@ -68,6 +99,8 @@ def test_workspace_grows_with_the_step() -> None:
 
 def test_padded_rows_are_planned_for() -> None:
     """One long chunk makes every seat as long."""
+    assert Ragged.most_positions(slots=2, budget=2048, max_len=512) == 1024
+    assert Padded.most_positions(slots=2, budget=2048, max_len=512) == 1024
     assert Ragged.most_positions(slots=256, budget=2048, max_len=1024) == 2048
     assert Padded.most_positions(slots=256, budget=2048, max_len=1024) == 256 * 1024
     assert Padded.most_positions(slots=8, budget=512, max_len=1024) == 8 * 512

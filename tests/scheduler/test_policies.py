@@ -54,6 +54,16 @@ def test_prefill_first_computes_whole_prompts_of_newcomers_before_anybody_decode
     assert stage.ends[first].timings.finished_ns == 60, "it stalled for three steps"
 
 
+def test_prefill_first_stalls_nobody_for_ever() -> None:
+    stage = Stage(PrefillFirst(), slots=4)
+    first = stage.submit(new=4)
+    for _ in range(40):
+        stage.submit(new=1)
+        stage.step()
+    assert stage.ends[first].timings.finished_ns == 10 * (1 + 3 * 9), "a token after eight launches of others"
+    assert len(stage.ends) == 41, "everybody else is served all the while"
+
+
 def test_prefill_first_lets_others_decode_while_nobody_can_be_seated() -> None:
     stage = Stage(PrefillFirst(), slots=1)
     keys = [stage.submit(new=2) for _ in range(2)]

@@ -191,8 +191,22 @@ def test_nobody_new_takes_the_blocks_that_a_running_row_lacks() -> None:
         scheduler.submit(replace(request(prompt=2, new=4), key=key))
     assert scheduler.plan(0) is not None
     scheduler.submit(replace(request(prompt=1, new=1), key=2))
-    assert scheduler.plan(0) is None, "two rows lack a block each, one is free, and a launch is in flight"
+    plan = scheduler.plan(0)
+    assert plan is not None
+    assert (plan.rows.tolist(), plan.joins) == ([0], ()), "two rows lack a block each: the older has the last one"
     assert scheduler.num_waiting == 1
+
+
+def test_rows_that_need_no_block_go_on_beside_one_that_lacks_it() -> None:
+    """While a launch is in flight nobody gives up blocks."""
+    limits = SchedulerLimits(slots=2, max_len=16, budget=16, spare=0)
+    ledger = Ledger(slots=2, max_len=16, num_blocks=4, block_size=4, prefix=NoPrefix())
+    scheduler = Scheduler(Continuous(), ledger, limits)
+    scheduler.submit(replace(request(prompt=6, new=4), key=0))
+    scheduler.submit(replace(request(prompt=8, new=4), key=1))
+    rows = [plan.rows.tolist() for plan in iter(lambda: scheduler.plan(0), None)]
+    assert rows == [[0, 1], [0], [0]]
+    assert scheduler.preemptions == 0
 
 
 def test_a_preempted_member_runs_in_the_next_batch() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
+from ridgeline.device.base import Device
 
 Meta = TypeVar("Meta")
 
@@ -28,14 +29,15 @@ class Attention(Protocol[Meta]):
 
     def allows(self, block_size: int) -> bool: ...
 
-    def store(
-        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
-    ) -> Store:
+    def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> Store:
         """Make the cache that every later call writes and reads. Block `num_blocks` takes what padding writes."""
         ...
 
     def plan(self, batch: Batch, into: Meta | None = None) -> Meta:
-        """What all layers share. into: an earlier plan of the same shapes, whose tensors are to be written again."""
+        """What all layers share. into: an earlier plan of the same shapes, whose tensors are to be written again.
+
+        It comes before every launch, so it never waits for the device.
+        """
         ...
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: Meta) -> Tensor:

@@ -18,6 +18,7 @@ from ridgeline.attention.base import score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Ints
+from ridgeline.device.base import Device
 
 # 8 rows at context 192, 12 heads of 64, 2 cores of Zen 3: 2.3 ms a layer for 32 rows. One group of all took 5.1, one
 # row at a time 3.3; the buffers (9 MB in float32) then fit the 32 MB of L3.
@@ -97,16 +98,16 @@ class Reference:
         return block_size >= 1
 
     def store(
-        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device
     ) -> PagedStore:
         self._spec, self._block_size, self._dtype = spec, block_size, dtype
-        on_cpu = device.type == "cpu"
+        self._upload, self._device = device.upload, device.torch_device
+        on_cpu = self._device.type == "cpu"
         # PyTorch's attention in bfloat16 on a CPU is 5 to 7 times slower than in float32.
         self._work = torch.float32 if on_cpu else dtype
         self._capacity = self._group_tokens or (CPU_GROUP_TOKENS if on_cpu else GPU_GROUP_TOKENS)
         self._scales = [score_scale(spec, layer) for layer in range(spec.layers)]
-        self._store = PagedStore(spec, num_blocks, block_size, dtype, device)
-        self._device = device
+        self._store = PagedStore(spec, num_blocks, block_size, dtype, self._device)
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
         return self._store
 
@@ -138,29 +139,38 @@ class Reference:
         return x if self._dtype is not torch.float16 else torch.nan_to_num(x, 0.0, FLOAT16_MAX, -FLOAT16_MAX)
 
     def _singles(self, batch: Batch, rows: Ints) -> list[Single]:
-        """Groups of rows, longest context first, so that a group pads little."""
-        blocks = -(-batch.max_context // self._block_size)
-        if len(rows) == len(batch.contexts) and len(rows) * blocks * self._block_size <= self._capacity:
-            return [self._single(batch, rows, batch.max_context, blocks, None)]
+        """One upload for all groups: on a GPU each costs the host as much as several operations."""
+        if not len(rows):
+            return []
+        whole = len(rows) == len(batch.contexts) and len(rows) * self._reach(batch.max_context) <= self._capacity
+        groups = [rows] if whole else self._groups(batch, rows)
+        order = np.concatenate(groups)
+        sizes = [len(group) for group in groups]
+        parts = self._upload([order, batch.query_starts[order], batch.contexts[order]])  # each [rows]
+        singles: list[Single] = []
+        for group, at, tokens, ends in zip(groups, *(torch.split(part, sizes) for part in parts), strict=True):
+            contexts = batch.contexts[group]
+            length, mask = int(contexts.max()), None
+            if (contexts < length).any():
+                beyond = torch.arange(length, device=self._device) >= ends[:, None]
+                mask = self._mask(beyond)[:, None, None, :]  # [rows, 1, 1, length]
+            blocks = batch.block_tables[at, : -(-length // self._block_size)].reshape(-1)
+            singles.append(Single(None if whole else tokens, blocks, length, mask))
+        return singles
+
+    def _groups(self, batch: Batch, rows: Ints) -> list[Ints]:
+        """Longest context first, so that a group pads little."""
         order = rows[np.argsort(-batch.contexts[rows], kind="stable")]
-        groups: list[Single] = []
+        groups: list[Ints] = []
         while len(order):
-            length = int(batch.contexts[order[0]])
-            blocks = -(-length // self._block_size)
-            rows = order[: max(1, self._capacity // (blocks * self._block_size))]
-            order = order[len(rows) :]
-            tokens = self._on_device(batch.query_starts[rows])
-            groups.append(self._single(batch, rows, length, blocks, tokens))
+            count = max(1, self._capacity // self._reach(int(batch.contexts[order[0]])))
+            groups.append(order[:count])
+            order = order[count:]
         return groups
 
-    def _single(self, batch: Batch, rows: Ints, length: int, blocks: int, tokens: Tensor | None) -> Single:
-        at = self._on_device(rows)
-        mask = None
-        contexts = batch.contexts[rows]
-        if (contexts < length).any():
-            beyond = torch.arange(length, device=self._device) >= self._on_device(contexts)[:, None]
-            mask = self._mask(beyond)[:, None, None, :]  # [rows, 1, 1, length]
-        return Single(tokens, batch.block_tables[at, :blocks].reshape(-1), length, mask)
+    def _reach(self, context: int) -> int:
+        """Positions that are gathered for a row, whole blocks."""
+        return -(-context // self._block_size) * self._block_size
 
     def _span(self, batch: Batch, row: int) -> Span:
         start, stop = int(batch.query_starts[row]), int(batch.query_starts[row + 1])
@@ -210,6 +220,3 @@ class Reference:
             blocks = max(count, self._capacity // self._block_size)
             held = self._buffers[(kind, dtype)] = torch.empty((blocks, width), dtype=dtype, device=self._device)
         return held[:count]
-
-    def _on_device(self, array: Ints) -> Tensor:
-        return torch.from_numpy(array).to(self._device)

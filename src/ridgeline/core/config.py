@@ -72,7 +72,8 @@ class BatchingOptions:
         "Who runs next. one: a request at a time. static: whoever waits when the device is free, up to the batch size; "
         "the batch runs until its last member ends. dynamic: static, but a batch that is not full waits up to the "
         "batch window for company. prefill-first: requests join at every step, and their prompts are computed before "
-        "anybody decodes. continuous: requests join and leave at every step, and those who run come first.",
+        "anybody decodes, up to 8 steps in a row. continuous: requests join and leave at every step, and those who run "
+        "come first.",
         choices=tuple(MENU["batching"]),
     )
     batch_window_ms: float = option(
@@ -126,8 +127,8 @@ class LimitOptions:
     max_num_batched_tokens: int | None = option(
         None,
         "Tokens a step computes at most; longer prompts are cut (see --chunked-prefill). Default: 2048 on a GPU, 512 "
-        "on a CPU; at least the longest sequence where prompts are computed whole, and a whole batch of them for one, "
-        "static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
+        "on a CPU; at least the longest sequence and --max-num-seqs where prompts are computed whole, and a whole "
+        "batch of them for one, static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
         low=1,
     )
     block_size: int = option(
@@ -135,7 +136,9 @@ class LimitOptions:
         "larger needs fewer table entries.", low=1, high=1024,
     )  # fmt: skip
     kv_memory: str | None = option(
-        None, "Memory for the KV cache, for example 4GiB. Default: planned from the memory that is really free."
+        None,
+        "Memory for the KV cache, for example 4GiB. Default: planned from the memory that is really free, for up to "
+        "--max-num-seqs of the longest sequences, and as many again for the prefix cache.",
     )
 
 

@@ -61,7 +61,7 @@ class Engine:
         return events
 
     def discard(self) -> None:
-        """Forget every request and what is in flight, also after an exception between launch and commit."""
+        """End every request and forget what is in flight, wherever an exception or an interrupt came from."""
         self._flying.clear()
         self.scheduler.discard()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ridgeline.core.errors import ConfigError
-from ridgeline.core.types import Ints, Tokens
+from ridgeline.core.types import Bools, Ints, Tokens
 from ridgeline.kv.pool import BlockPool
 from ridgeline.kv.prefix import Node, PrefixIndex
 
@@ -97,6 +97,12 @@ class Ledger:
         self._table[slots, index] = new[2]
         return new
 
+    def within(self, rows: Ints, target: Ints) -> Bools:
+        """[rows] who of them, the first before the others, can have room for `target` entries."""
+        need = np.maximum(target - self._room[rows] + self.block_size - 1, 0) // self.block_size
+        within: Bools = (need == 0) | (need.cumsum() <= self.free)
+        return within
+
     def grow(self, slot: int, target: int, spare: int = 0) -> Ints | None:
         """`reserve` for one slot; None also where fewer than `spare` blocks would be left."""
         held = self.holds(slot)
@@ -144,12 +150,6 @@ class Ledger:
         """The launch of this plan, and so of all before it, is over."""
         while self._limbo and self._limbo[0][0] <= serial:
             self._drop(self._limbo.popleft()[1])
-
-    def forget(self) -> None:
-        """No block may be found again: what is in them is not known. Only while nobody holds any."""
-        assert not self._room.any(), "somebody holds blocks"
-        self._pool.give(self._prefix.evict(self._prefix.idle))
-        self.epoch += 1
 
     def _empty(self, slot: int) -> Ints:
         blocks = self._table[slot, : self.holds(slot)].copy()

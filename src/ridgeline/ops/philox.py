@@ -14,8 +14,11 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
-def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
-    """counter: [n, 4], key: two words, all 32 bits wide and held in int64. Returns [n, 4] random words of 32 bits."""
+def philox(counter: Tensor, key: tuple[Tensor, Tensor]) -> Tensor:
+    """counter: [n, 4], key: two words, each [n] or of one for all; words are 32 bits wide and held in int64.
+
+    Returns [n, 4] random words of 32 bits.
+    """
     c0, c1, c2, c3 = counter.unbind(-1)
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -26,15 +29,21 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     return torch.stack((c0, c1, c2, c3), -1)
 
 
-def uniforms(seed: int, positions: Tensor) -> Tensor:
-    """One number in (0, 1) for each position of the request with this 64-bit seed. positions: [n] int64; float64 out.
+def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
+    """One number in (0, 1) for each position of a request with a 64-bit seed. positions: [n] int64; float64 out.
 
+    seeds: [n] or of one for all, their 64 bits as int64 (see `seed_bits`).
     32 random bits and a half: never 0, never 1, and the same on every device.
     """
     zero = torch.zeros_like(positions)
     counter = torch.stack((positions & _MASK, positions >> 32, zero, zero), -1)  # [n, 4]
-    words = philox(counter, (seed & _MASK, seed >> 32))[:, 0]
+    words = philox(counter, (seeds & _MASK, (seeds >> 32) & _MASK))[:, 0]
     return (words.to(torch.float64) + 0.5) * 2.0**-32
+
+
+def seed_bits(seed: int) -> int:
+    """A seed from 0 to 2^64 - 1 as the signed integer of the same bits."""
+    return seed - (1 << 64) if seed >= 1 << 63 else seed
 
 
 def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:

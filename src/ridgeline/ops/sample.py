@@ -22,9 +22,10 @@ def sample(
 
     top_k cuts first (0 is off), then top_p among what is left (1 is off), then min_p: what has less than that share of
     the likeliest one's weight (0 is off; Nguyen et al. 2024). What ties with the last one kept is kept. None: off for
-    all rows. widest: the greatest top_k that is below the vocabulary; None asks the device, and waits for it. Then by
-    inverse distribution function in the order of token ids. The sums are float64: rounding in them moves a boundary by
-    1e-16, so results agree between devices and batches wherever the logits do.
+    all rows. widest: the greatest top_k that is below the vocabulary; None asks the device, and waits for it; nothing
+    else here waits for one that is not a CPU. Then by inverse distribution function in the order of token ids. The sums
+    are float64: rounding in them moves a boundary by 1e-16, so results agree between devices and batches wherever the
+    logits do.
     """
     wide = logits.to(torch.float32)
     wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
@@ -63,16 +64,16 @@ def _keep_top_k(weights: Tensor, top_k: Tensor, widest: int) -> Tensor:
 def _keep_top_p(weights: Tensor, top_p: Tensor) -> Tensor:
     """Keep the likeliest whose sum first reaches top_p of the row's total."""
     limited = top_p < 1
-    if not bool(limited.any()):
-        return weights
     target = top_p.to(torch.float64)[:, None] * weights.sum(-1, keepdim=True, dtype=torch.float64)
-    # A nucleus is mostly small: looking at few first costs a tenth of sorting a vocabulary of 50 thousand.
-    width = min(_FIRST_LOOK, weights.shape[-1])
+    # A nucleus is mostly small: looking at few first costs a CPU a tenth of sorting a vocabulary of 50 thousand. Any
+    # other device would have to be asked whether few were enough, and waited for: it sorts.
+    width = min(_FIRST_LOOK, weights.shape[-1]) if weights.device.type == "cpu" else weights.shape[-1]
     while True:
-        best = weights.topk(width, -1).values
+        whole = width == weights.shape[-1]
+        best = weights.sort(-1, descending=True).values if whole else weights.topk(width, -1).values
         before = best.cumsum(-1, dtype=torch.float64) - best.to(torch.float64)
         kept = (before < target).sum(-1, keepdim=True).clamp(min=1)
-        if width == weights.shape[-1] or bool(((kept < width) | ~limited[:, None]).all()):
+        if whole or bool(((kept < width) | ~limited[:, None]).all()):
             break
         width = min(16 * width, weights.shape[-1])
     floor = best.gather(-1, kept - 1)

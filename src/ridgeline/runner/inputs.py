@@ -45,8 +45,8 @@ class Ragged:
     """Rows end to end, as long as they are."""
 
     @staticmethod
-    def most_positions(slots: int, budget: int, max_len: int) -> int:  # noqa: ARG004
-        return budget
+    def most_positions(slots: int, budget: int, max_len: int) -> int:
+        return min(budget, slots * max_len)
 
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
         ends = plan.counts.cumsum()
@@ -74,7 +74,7 @@ class Padded:
 
     @staticmethod
     def most_positions(slots: int, budget: int, max_len: int) -> int:
-        return max(budget, slots * min(budget, max_len))  # one long chunk makes every seat as long
+        return slots * min(budget, max_len)  # one long chunk makes every seat as long
 
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
         seats, longest = max(plan.seats, len(plan.rows)), int(plan.counts.max())

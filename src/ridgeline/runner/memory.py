@@ -15,6 +15,7 @@ SCORE_ROWS = 64
 
 _SAMPLING_BYTES = 64  # a logit of a row that draws: counted, changed, sorted, summed in float64, masked
 _HISTORY_BYTES = 48  # a token of a row with penalties: its id widened, and whether and as what it counts
+_DRAWING_BYTES = 256  # a random number that a newcomer may need: its words, before they are multiplied and mixed
 _SCORING_BYTES = 40  # a logit that is scored: widened, its logarithm, and the integers that order it
 _SCORE_BYTES = 4 * (2 + 2 * MAX_LOGPROBS)  # what is kept of a scored position until the end of the launch
 _LOGIT_BYTES = 4  # in float32
@@ -64,8 +65,10 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     scoring = min(max(rows, batched_tokens), SCORE_ROWS) * spec.vocab * (value_bytes + _SCORING_BYTES)
     scored = (batched_tokens + rows) * _SCORE_BYTES
     gathered = 4 * _GATHERED_TOKENS * spec.d_model * 4
-    # Sampling and scoring take turns.
-    return tables + activations + masks + logits + max(sampling, scoring) + scored + gathered + _BUFFERS_BYTES
+    drawing = rows * max_model_len * _DRAWING_BYTES
+    # Drawing numbers, sampling and scoring take turns.
+    most = max(drawing, sampling, scoring)
+    return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
 def plan_memory(
@@ -75,18 +78,27 @@ def plan_memory(
     weight_bytes_per_value: int,
     kv_bytes_per_value: int,
     workspace: int,
+    positions: int,
     slots: int,
+    useful_sequences: int,
     max_model_len: int,
     block_size: int,
     share_percent: int,
     kv_memory: int | None = None,
 ) -> MemoryPlan:
     """Divide the free memory. share_percent: of what weights and workspace leave, for the KV cache unless kv_memory
-    says how many bytes. Raises ConfigError, with the numbers, for what cannot work.
+    says how many bytes. positions, slots: of a step at most, which the workspace was computed from. useful_sequences:
+    more of the longest are of no use to anybody. Raises ConfigError, with the numbers, for what cannot work.
     """
     weights = spec.parameters * weight_bytes_per_value
     left = free_bytes - weights - workspace
     taken = f"weights take {_size(weights)} and the workspace {_size(workspace)} of {_size(free_bytes)} free"
+    if left <= 0 < free_bytes - weights:
+        raise ConfigError(
+            f"the workspace does not fit: {taken}. A step is planned for {positions} token positions of {slots} "
+            f"requests; lower --max-num-seqs, --max-batch-size (static, dynamic) or --max-num-batched-tokens, "
+            f"leave --packing padded out, or free some memory"
+        )
     if left <= 0:
         raise ConfigError(f"the model does not fit: {taken}. Free some memory, or use a smaller model or dtype")
     if kv_memory is not None and kv_memory > left:
@@ -96,13 +108,13 @@ def plan_memory(
     budget = left * share_percent // 100 if kv_memory is None else kv_memory
     affordable = budget // block_bytes - 1  # one is scratch
     if affordable < longest:
-        fits = max(0, affordable) * block_size
+        fits, needed = affordable * block_size, (longest + 1) * block_bytes
+        lower = f"Lower --max-model-len to {fits} or less, or raise" if fits >= 2 else "Raise"
         raise ConfigError(
-            f"the KV cache is too small: one sequence of --max-model-len {max_model_len} needs "
-            f"{_size((longest + 1) * block_bytes)}, and {_size(budget)} are planned ({taken}). "
-            f"Lower --max-model-len to {fits} or less, or raise --kv-memory"
+            f"the KV cache is too small: one sequence of --max-model-len {max_model_len} needs {_size(needed)}, and "
+            f"{_size(budget)} are planned, {_size(needed - budget)} less ({taken}). {lower} --kv-memory or free memory"
         )
-    num_blocks = min(affordable, slots * longest)
+    num_blocks = min(affordable, useful_sequences * longest)
     return MemoryPlan(
         free_bytes=free_bytes,
         weights_bytes=weights,

@@ -23,12 +23,14 @@ WARM_UP_DECODES = 3
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A plan in flight. makers: for each iteration the rows that may make a token in it. made: [3, sum of makers]
-    token, appended, is a stop id. prompt_scores, scores: log-probabilities, where somebody asked for them."""
+    """A plan in flight. makers: for each iteration the rows that may make a token in it; computed: positions of each
+    of them in the first one. made: [3, sum of makers] token, appended, is a stop id. prompt_scores, scores:
+    log-probabilities, where somebody asked for them."""
 
     serial: int
     rows: int
     makers: list[Ints]
+    computed: Ints
     made: Download
     prompt_scores: Words | None
     scores: Words | None
@@ -43,7 +45,7 @@ class Runner:
         assert attention.allows(sizes.block_size), sizes.block_size
         assert sizes.max_len <= model.spec.max_positions, sizes.max_len
         self.device, self.sizes = device, sizes
-        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device.torch_device)
+        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device)
         self._tables = SlotTables(sizes, device)
         self._packing = packing
         self._forward = Eager(model, attention)
@@ -78,7 +80,8 @@ class Runner:
             made.append(torch.stack((chosen, appended, hit)))
             positions, padding = positions + batch.tokens.shape[0], padding + batch.padding
         sent = self.device.download(torch.cat(made, -1))
-        return Launched(plan.serial, len(plan.rows), makers, sent, *scoring.sent(), positions, padding)
+        computed = plan.counts[makers[0]]
+        return Launched(plan.serial, len(plan.rows), makers, computed, sent, *scoring.sent(), positions, padding)
 
     def collect(self, launched: Launched) -> Output:
         made = launched.made.result()
@@ -92,7 +95,8 @@ class Runner:
             tokens[makers, turn] = chosen
             counts[makers] += appended
             finished[makers] |= hit > 0
-            wasted += int(len(makers) - appended.sum()) if turn else 0
+            over = appended == 0  # stopped in an earlier iteration, or launch that was in flight
+            wasted += int(launched.computed[over].sum()) if turn == 0 else int(over.sum())
         padding = launched.padding + wasted
         scores = collected(launched.prompt_scores, launched.scores, counts)
         return Output(launched.serial, counts, tokens, finished, launched.positions, padding, scores)

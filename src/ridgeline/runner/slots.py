@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ridgeline.core.types import MAX_LOGIT_BIAS, MAX_STOP_IDS, Ints, Join, Plan
 from ridgeline.device.base import Device
-from ridgeline.ops.philox import uniforms
+from ridgeline.ops.philox import seed_bits, uniforms
 from ridgeline.runner.asks import Asks
 
 
@@ -115,10 +115,10 @@ class SlotTables:
         self.lengths[at], self.stopped[at] = length, False
         self._facts[at], self._odds[at] = facts_, odds_.view(torch.float64)
         self.stop_ids[at] = stops_.to(torch.int32)
-        for join, start in zip(joins, lengths.tolist(), strict=True):
+        for join in joins:
             self.asks.join(join)
             self._bias(join)
-            self._draw(join, start)
+        self._draw(joins, lengths)
 
     def _bias(self, join: Join) -> None:
         if join.sampling.logit_bias:
@@ -128,11 +128,22 @@ class SlotTables:
             self.bias_values[join.slot] = 0
             self.bias_values[join.slot, : len(ids)] = addends.view(torch.float64).to(torch.float32)
 
-    def _draw(self, join: Join, start: int) -> None:
-        """All uniforms that the request may need, at once: ten rounds of small operations a step would cost more."""
-        if join.sampling.temperature > 0:
-            positions = torch.arange(start, join.limit, device=self.device.torch_device)
-            self.uniforms[join.slot, start : join.limit] = uniforms(join.sampling.seed, positions)
+    def _draw(self, joins: tuple[Join, ...], lengths: Ints) -> None:
+        """All uniforms that the requests may need, at once: ten rounds of small operations a step would cost more."""
+        wants = [
+            (join.slot, seed_bits(join.sampling.seed), start, join.limit - start)
+            for join, start in zip(joins, lengths.tolist(), strict=True)
+            if join.sampling.temperature > 0
+        ]
+        if not wants:
+            return
+        slots, seeds, starts, counts = np.array(wants, np.int64).T
+        total = int(counts.sum())
+        facts, repeats = self.device.upload([np.stack((slots, seeds, starts - counts.cumsum() + counts)), counts])
+        # The output's size is told because a device would have to be asked for it.
+        slot, seed, offset = torch.repeat_interleave(facts, repeats, dim=1, output_size=total).unbind()
+        positions = torch.arange(total, device=self.device.torch_device) + offset
+        self.uniforms[slot, positions] = uniforms(seed, positions)
 
 
 def _facts(join: Join) -> tuple[int, ...]:

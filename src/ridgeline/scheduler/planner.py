@@ -97,6 +97,10 @@ class Planner:
             if blocks is not None:
                 making.add_steps(rows, starts, ones, blocks)
                 return
+            if self._state.flights:  # R5: nobody is preempted now, but only those who lack a block wait
+                making.refused = True
+                rows, starts, ones = _only(self._state.ledger.within(rows, starts + ones), rows, starts, ones)
+                continue
             victim = self._preempted(making, int(rows[0]) if len(rows) == 1 else None)
             if victim is None:
                 return

@@ -123,18 +123,30 @@ class Continuous:
 class PrefillFirst:
     """Requests join at every step, and their prompts are computed before running rows decode again.
 
-    First tokens come early and others stall meanwhile. The order is that of vLLM's first engine.
+    First tokens come early and others stall meanwhile, for `patience` launches at most: newcomers that never cease
+    would otherwise stall them for ever. The order is that of vLLM's first engine.
     """
 
     divisible = True
     max_batch = None
+
+    def __init__(self, patience: int = 8) -> None:
+        self._patience, self._stalled = patience, 0
 
     @staticmethod
     def of(options: BatchingOptions) -> PrefillFirst:  # noqa: ARG004
         return PrefillFirst()
 
     def groups(self, view: View, now_ns: int) -> Choice:  # noqa: ARG002
-        return Choice([view.partial + view.waiting(), view.decode])
+        prompts = view.partial + view.waiting()
+        if not (view.decode and (view.partial or (view.queued and view.seats))):
+            self._stalled = 0  # nobody to stall, or nobody who could
+        elif self._stalled == self._patience:
+            self._stalled = 0
+            return Choice([view.decode, prompts])
+        else:
+            self._stalled += 1
+        return Choice([prompts, view.decode])
 
 
 class Static:

@@ -8,7 +8,8 @@ R3  A promise is a cap that the device obeys; a row that stops short of it is ov
 R5  Preempt only when nothing is in flight: before, the victim's blocks would not be free.
 R6  A victim was granted nothing in this plan.
 R7  A row preempted in this plan has no claim left in it.
-R8  Certainly computed is min(computed, length - 1); no block is published by the plan that computes it.
+R8  Certainly computed is min(computed, length - 1), if every plan was launched; no block is published by the plan
+    that computes it.
 R10 Results belong to a seating (a request in a slot), not to a slot.
 R11 A reference to a block ends when the newest plan made before its release has been collected.
 """
@@ -169,10 +170,9 @@ class Scheduler:
         )
 
     def discard(self) -> None:
-        """Forget every request. Launches in flight will never be collected.
+        """End every request without a word; what is in flight is never collected, and was perhaps never launched.
 
-        If there are any, the prefix cache forgets everything too: a launch that was given up may not have written what
-        its plan counts as computed.
+        So nothing is published: a block that was to be computed would poison the prefix cache.
         """
         self._state.discard()
 

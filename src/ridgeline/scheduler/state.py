@@ -45,18 +45,16 @@ class State:
         return self._vacate(slot)
 
     def discard(self) -> None:
-        """Every request leaves, waiting or running, and no launch is waited for."""
-        broken = bool(self.flights)
+        """Every request is over, and so is what is in flight, launched or not: nothing more of it is published."""
         self.flights.clear()
         for slot in list(self.table.running):
             self._vacate(slot)
         for job in list(self.queue.ordered()):
             self.queue.remove(job.key)
         self.jobs.clear()
+        self.leaves = list(range(self.table.slots))  # a plan that was never launched may have named some
         self.held_since_ns = None
         self.settle()
-        if broken:
-            self.ledger.forget()
 
     def _vacate(self, slot: int) -> Job:
         self.ledger.release(slot, self.serial)
