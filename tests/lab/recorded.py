@@ -49,9 +49,11 @@ def document(**results: Any) -> Row:
         "format": 1,
         "provenance": {
             "started": "2026-01-01T00:00:00+00:00", "command": ["ridgeline", "tradeoffs", "<b>"], "commit": None,
-            "dirty": False, "cpu": "a processor", "cores": 2, "system": "Linux", "libraries": {"ridgeline": "1"},
+            "dirty": False, "cpu": "a processor", "cores": 2, "system": "Linux", "gpus": [],
+            "libraries": {"ridgeline": "1"},
         },
         "config": {},
         "interrupted": False,
+        "error": None,
         "results": rows | results,
     }  # fmt: skip

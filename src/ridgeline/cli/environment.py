@@ -32,6 +32,11 @@ def api_key() -> str | None:
     return os.environ.get("OPENAI_API_KEY") or None
 
 
+def keyless() -> dict[str, str]:
+    """The whole environment for servers that Ridgeline starts and measures itself: without keys that clients need."""
+    return {name: value for name, value in os.environ.items() if name != "RIDGELINE_API_KEYS"}
+
+
 def api_keys() -> str | None:
     """Keys that clients of a server need, separated by commas. From here and never from argv, which everybody sees."""
     return os.environ.get("RIDGELINE_API_KEYS") or None
