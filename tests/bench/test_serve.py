@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ridgeline.bench.datasets import Example
 from ridgeline.bench.fleet import Load
 from ridgeline.bench.lengths import Lengths
 from ridgeline.bench.measures import measure
 from ridgeline.bench.order import Order, parse_limits
 from ridgeline.bench.serve import run
+from ridgeline.bench.share import Share, Target, Work, run_share
 from ridgeline.bench.tables import notes, print_measures
 from ridgeline.bench.workload import Workload
 from ridgeline.core.errors import ConfigError
@@ -91,6 +97,51 @@ def test_text_lengths_are_corrected_by_what_usage_reports() -> None:
     assert {len(body["prompt"].split()) for body in script.bodies[1:]} == {20}
 
 
+def test_the_length_of_a_files_answers_is_turned_into_tokens_too(tmp_path: Path) -> None:
+    def three_a_word(_number: int, body: Body) -> Answer:
+        return streamed(body["max_tokens"], prompt_tokens=3 * len(body["prompt"].split()))
+
+    talks, script = tmp_path / "talks.json", Script(three_a_word)
+    turns = [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "one two three four"}]
+    talks.write_text(json.dumps([{"conversations": turns}]))
+    with serving(script) as url:
+        workload = Workload(kind="sharegpt", prompts=talks, output_len=Lengths(1, 100))
+        run(order(url, workload=workload), Screen().console)
+    assert {body["max_tokens"] for body in script.bodies[1:]} == {12}
+
+
+@pytest.mark.parametrize("changes", [{"request_rate": 50.0}, {"concurrency": 1}])
+def test_nothing_is_left_to_prepare_when_a_load_begins(tmp_path: Path, changes: dict[str, Any]) -> None:
+    class Slow(Sequence[Example]):
+        """Examples that take the clock's time to look at."""
+
+        def __init__(self) -> None:
+            self.looks = 0
+
+        def __len__(self) -> int:
+            self.looks += 1
+            return 3
+
+        def __getitem__(self, at: Any) -> Any:
+            self.looks += 1
+            return [Example("a"), Example("b"), Example("c")][at]
+
+    examples, seen = Slow(), []
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\n")
+    workload = Workload(kind="file", prompts=tmp_path / "prompts.txt", output_len=Lengths(2, 2))
+
+    async def agree() -> float:
+        seen.append(examples.looks)
+        return time.perf_counter()
+
+    with serving(Script(plain)) as url:
+        share = Share(order(url, workload=workload, num_requests=3, **changes), Target(url, {}), 0, 1.0, examples)
+        work = Work()
+        asyncio.run(run_share(share, work, agree, lambda _outcome: None))
+    assert seen == [examples.looks], "the file is shuffled before the load's beginning is agreed on"
+    assert len(work.outcomes) == 3
+
+
 def test_an_open_loop_does_not_wait_for_the_server(tmp_path: Path) -> None:
     # After the probe of the lengths nobody is answered before all have come, so waiting for any would hang.
     path, script = tmp_path / "run.json", Script(plain)
@@ -107,7 +158,7 @@ def test_an_open_loop_does_not_wait_for_the_server(tmp_path: Path) -> None:
     assert script.peak == 16
     lateness = measures_of(path)["lateness_ms"]
     assert lateness["count"] == 16
-    assert lateness["mean"] >= 0
+    assert lateness["mean"] > -5, "a loop's timer may wake a little early"
 
 
 def test_an_open_loop_ends_with_its_duration() -> None:
@@ -184,6 +235,19 @@ def test_several_processes_send_one_load(tmp_path: Path) -> None:
     assert measures_of(path)["answered"] == 7
     assert sorted(b["prompt"] for b in script.bodies) == sorted(b["prompt"] for b in alone.bodies)
     assert len(written(path)["results"]["servers"][0]["rounds"][0]["cpu_shares"]) == 2
+
+
+def test_what_the_other_processes_did_is_kept_when_one_ends_too_early(tmp_path: Path) -> None:
+    def complete(number: int, body: Body) -> Answer:
+        if number == 8:
+            multiprocessing.active_children()[0].kill()
+        return plain(number, body)
+
+    path, screen = tmp_path / "run.json", Screen(width=200)
+    with serving(Script(complete)) as url:
+        assert run(order(url, client_processes=2, num_requests=24, json_path=path), screen.console) == 1
+    assert "1 of the client processes ended too early" in screen.text
+    assert measures_of(path)["answered"] == 12
 
 
 @pytest.mark.parametrize(("cpu_share", "bound"), [(0.79, False), (0.81, True)])

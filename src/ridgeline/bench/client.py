@@ -22,7 +22,7 @@ from ridgeline.bench.remote import Remote
 from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.core.errors import Unavailable
-from ridgeline.core.records import write_run
+from ridgeline.core.records import provenance, write_run
 
 ERRORS_TOLD = 10
 EXIT_INTERRUPTED = 130
@@ -33,12 +33,18 @@ class Session:
     """What has become known so far; what an interrupted run still has."""
 
     started_at: datetime
+    provenance: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
 
 
-def run(options: ClientOptions, console: Console | None = None, clock: Clock | None = None) -> int:
+def run(
+    options: ClientOptions,
+    console: Console | None = None,
+    clock: Clock | None = None,
+    command: list[str] | None = None,
+) -> int:
     """Does what options ask for and prints it. Returns the exit code.
 
     0: every request was answered. 1: no server, a failed server, any failed request, or a run file that could not be
@@ -46,7 +52,7 @@ def run(options: ClientOptions, console: Console | None = None, clock: Clock | N
     """
     # None leaves the choice to rich, which honours NO_COLOR and sees whether this is a terminal.
     console = console or Console(no_color=options.no_color or None)
-    session = Session(started_at=datetime.now(UTC))
+    session = Session(started_at=datetime.now(UTC), provenance=provenance(command))
     mode = CHOICES[options.mode](options)
     try:
         asyncio.run(_drive(options, mode, session, console, clock or WallClock()))
@@ -117,7 +123,12 @@ def _write(options: ClientOptions, session: Session, console: Console) -> bool:
     if options.json_path is None:
         return True
     content = runfile.document(
-        options, session.started_at, session.model, session.outcomes, interrupted=session.interrupted
+        options,
+        session.started_at,
+        session.provenance,
+        session.model,
+        session.outcomes,
+        interrupted=session.interrupted,
     )
     try:
         write_run(options.json_path, content)

@@ -24,7 +24,6 @@ from typing import Any
 
 from ridgeline.bench.options import ClientOptions
 from ridgeline.bench.records import Outcome
-from ridgeline.core.records import provenance
 
 FORMAT = 1
 
@@ -32,6 +31,7 @@ FORMAT = 1
 def document(
     options: ClientOptions,
     started_at: datetime,
+    provenance: Mapping[str, Any],
     server: Mapping[str, Any],
     outcomes: Sequence[Outcome],
     *,
@@ -41,7 +41,7 @@ def document(
         "format": FORMAT,
         "started_at": started_at.isoformat(timespec="seconds"),
         "options": asdict(options) | {"json_path": None if options.json_path is None else str(options.json_path)},
-        "provenance": provenance(),
+        "provenance": dict(provenance),
         "server": dict(server) or None,
         "interrupted": interrupted,
         "requests": [asdict(o) for o in sorted(outcomes, key=lambda o: o.number)],

@@ -61,6 +61,8 @@ def notes(m: Measures, load: Load) -> Iterator[str]:
         yield f"An event brought {m.tokens / m.events:.2f} tokens on average: ITL is between events, TPOT is by token."
     if m.answered and not m.events:
         yield "The server answers in one piece: there is no first token to see."
+    if load.lost:
+        yield f"{load.lost} of the client processes ended too early: their requests are missing in these figures."
     if load.client_bound:
         yield (
             f"CLIENT-BOUND: a client process used {max(load.cpu_shares):.2f} of a core; its own delays are in these "

@@ -53,7 +53,7 @@ def client(
         wait_s=wait_s,
         timeout_s=timeout_s,
     )
-    raise SystemExit(run(options))
+    raise SystemExit(run(options, command=sys.argv))
 
 
 _LOAD, _WORK, _BODY, _OUT = "Load", "Workload", "Requests", "Output"
