@@ -6,10 +6,11 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,12 +271,26 @@ def test_lateness_of_the_client_is_told() -> None:
 
 def test_two_servers_take_turns_with_the_same_requests(tmp_path: Path) -> None:
     path, screen = tmp_path / "run.json", Screen(width=200)
-    a, b = Script(plain), Script(plain)
+    turns: list[str] = []
+
+    def told(name: str) -> Callable[[int, Body], Answer]:
+        def complete(number: int, body: Body) -> Answer:
+            turns.append(name)
+            return plain(number, body)
+
+        return complete
+
+    a, b = Script(told("A")), Script(told("B"))
     with serving(a) as url, serving(b) as against:
-        assert run(order(url, against=against, rounds=5, num_requests=3, json_path=path), screen.console) == 0
+        ordered = order(
+            url, against=against, rounds=5, num_requests=3, json_path=path, limits_ms={"e2e": 1e-6}
+        )  # fmt: skip
+        assert run(ordered, screen.console) == 0
+    assert re.search(r"Not compared, as a round had 0 or none of it: .*goodput/s\.", screen.text)
     prompts = [body["prompt"] for body in b.bodies]
     assert sorted(body["prompt"] for body in a.bodies[1:]) == sorted(prompts), "the first one is the probe"
     assert len(set(prompts)) == 15, "a round has its own prompts"
+    assert turns == list("A" * 4 + "BBB" + "BBB" + "AAA" + "AAA" + "BBB" + "BBB" + "AAA" + "AAA" + "BBB")
     found = written(path)["results"]["ratios"]["E2E p50"]
     assert found["low"] <= found["ratio"] <= found["high"]
     assert found["rounds"] == 5
@@ -298,6 +313,35 @@ def test_ctrl_c_prints_what_there_is(tmp_path: Path, processes: int) -> None:
     assert "Interrupted; " in screen.text
     assert written(path)["interrupted"] is True
     assert 3 <= measures_of(path)["answered"] < 20
+
+
+@pytest.mark.parametrize("where", ["ready", "models"])
+def test_a_key_that_is_wanted_is_no_readiness(where: str) -> None:
+    script = Script(plain)
+    if where == "ready":
+        script.ready = [error(401, "no key")]
+    else:
+        script.models = error(401, "no key")
+    with serving(script) as url, pytest.raises(ConfigError, match=r"wants a key \(HTTP 401: no key\).*OPENAI_API_KEY"):
+        run(order(url), Screen().console)
+    assert script.bodies == []
+
+
+def test_what_a_server_writes_does_not_drive_the_terminal(tmp_path: Path) -> None:
+    script = Script(lambda _n, _b: (400, {"error": {"message": "a\x1b[2Jb", "code": "c\x1b[2J"}}))
+    script.models = (200, {"data": [{"id": "tiny\x1b]0;x\x07"}]})
+    with serving(script) as url:
+        screen = Screen(width=200)
+        run(order(url, num_requests=2), screen.console)
+    assert "tiny\ufffd]0;x\ufffd at" in screen.text
+    assert "2 x HTTP 400 c\ufffd[2J" in screen.text
+    assert "\x1b" not in screen.text
+
+
+def test_a_starting_server_that_writes_nonsense_is_waited_for() -> None:
+    nonsense = (503, {"status": "loading", "percent": "half", "done": [1], "phase": {"a": "\x1b"}})
+    with serving(Script(plain, ready=[nonsense, (200, {"status": "ready"})])) as url:
+        assert run(order(url), Screen().console) == 0
 
 
 def test_no_server_is_one_sentence() -> None:
@@ -328,6 +372,9 @@ def test_a_real_server_with_a_scripted_engine(tmp_path: Path) -> None:
         ({"request_rate": float("nan"), "concurrency": None}, "--request-rate"),
         ({"client_processes": 9}, "--client-processes"),
         ({"extra_body": {"prompt": "x"}}, "--extra-body"),
+        ({"extra_body": {"model": "x"}}, "--model sets it"),
+        ({"extra_body": {"n": 2}}, "one answer"),
+        ({"extra_body": {"best_of": 2}}, "one answer"),
         ({"limits_ms": {"tttf": 1.0}}, "did you mean 'ttft'"),
         ({"limits_ms": {"ttft": 0.0}}, "above 0 ms"),
         ({"timeout_s": 0.0}, "--timeout-s"),

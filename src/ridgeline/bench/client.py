@@ -18,10 +18,11 @@ from ridgeline.bench.load import Load
 from ridgeline.bench.modes import CHOICES, Mode
 from ridgeline.bench.options import ClientOptions
 from ridgeline.bench.records import Outcome
-from ridgeline.bench.remote import Remote
+from ridgeline.bench.remote import Remote, bearer
 from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.core.errors import Unavailable
+from ridgeline.core.plaintext import harmless
 from ridgeline.core.records import provenance, write_run
 
 ERRORS_TOLD = 10
@@ -71,7 +72,7 @@ def run(
 
 async def _drive(options: ClientOptions, mode: Mode, session: Session, console: Console, clock: Clock) -> None:
     connector = aiohttp.TCPConnector(limit=0)  # the load decides how many are in flight, not the pool
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession(connector=connector, headers=bearer(options.api_key)) as http:
         remote = Remote(http, options.url, options.timeout_s, clock)
         remote.always_send({"temperature": 0, "ignore_eos": True})  # comparable answers of the length asked for
         with display_for(console) as display:
@@ -94,9 +95,10 @@ async def _drive(options: ClientOptions, mode: Mode, session: Session, console: 
 def _introduction(model: dict[str, Any], url: str) -> str:
     facts = model.get("ridgeline")
     if not isinstance(facts, dict):
-        return f"{model.get('id', 'a model without a name')} at {url}\n"
-    line = f"{model['id']} at {url} ({facts.get('dtype')} on {facts.get('device')}, batching {facts.get('batching')})\n"
-    return f"{line}{facts['note']}\n" if facts.get("note") else line
+        return harmless(f"{model.get('id', 'a model without a name')} at {url}\n")
+    running = f"{facts.get('dtype')} on {facts.get('device')}, batching {facts.get('batching')}"
+    line = f"{model.get('id')} at {url} ({running})\n"
+    return harmless(f"{line}{facts['note']}\n" if facts.get("note") else line)
 
 
 def _tell(session: Session, mode: Mode, console: Console) -> None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ridgeline.bench.clock import WallClock
 from ridgeline.bench.datasets import Example
-from ridgeline.bench.duel import Ratio, ratios
+from ridgeline.bench.duel import Ratio, left_out, ratios
 from ridgeline.bench.fleet import Load, send
 from ridgeline.bench.measures import Measures, measure
 from ridgeline.bench.order import Order
@@ -26,6 +26,7 @@ from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.bench.workload import words
 from ridgeline.core.errors import Unavailable
+from ridgeline.core.plaintext import harmless
 from ridgeline.core.records import provenance, write_run
 
 FORMAT = 1
@@ -109,7 +110,8 @@ async def _meet(order: Order, url: str, session: Session, console: Console) -> T
     session.models.append(model)
     session.loads.append([])
     name = order.model or model.get("id")
-    console.print(f"{name or 'a model without a name'} at {url}", markup=False, highlight=False, soft_wrap=True)
+    introduction = harmless(f"{name or 'a model without a name'} at {url}")
+    console.print(introduction, markup=False, highlight=False, soft_wrap=True)
     return Target(url, {} if name is None else {"model": name})
 
 
@@ -126,11 +128,12 @@ async def tokens_per_word(order: Order, target: Target) -> float:
 
 
 def drive(order: Order, targets: list[Target], session: Session, console: Console) -> None:
-    """One round, or order.rounds of both servers in turn; each round has other prompts, the same for both."""
+    """One round, or order.rounds of both servers: A B, B A, A B, ... Each has prompts of its own, the same for both."""
     rounds = order.rounds if order.against is not None else 1
     with _progress(order, console) as start:
         for i in range(rounds):
-            for target, loads in zip(targets, session.loads, strict=True):
+            turns = list(zip(targets, session.loads, strict=True))
+            for target, loads in turns if i % 2 == 0 else reversed(turns):  # what the first leaves behind hits both
                 which = f"{target.url}, round {i + 1} of {rounds}" if rounds > 1 else target.url
                 share = Share(order, target, order.seed + i, session.tokens_per_word, session.examples)
                 load = send(share, start(which))
@@ -168,7 +171,7 @@ def _tell(order: Order, session: Session, console: Console) -> None:
     found = session.ratios(order)
     if order.against is not None and found is not None:
         console.print()
-        print_ratios(console, found, order.url, order.against)
+        print_ratios(console, found, left_out(*session.measures(order)), order.url, order.against)
 
 
 def _write(order: Order, session: Session, console: Console, about: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ridgeline.cli.environment import api_key
+from ridgeline.cli.environment import api_key, check_key
 from ridgeline.core.errors import ConfigError
 
 bench = typer.Typer(help="Measure any OpenAI-compatible server over HTTP.", no_args_is_help=True)
@@ -47,6 +47,7 @@ def client(
         delay_ms=delay_ms,
         max_tokens=max_tokens,
         prompt=prompt,
+        api_key=api_key(),
         seed=seed,
         no_color=no_color,
         json_path=json,
@@ -181,7 +182,7 @@ def bench_serve(
 def _json_object(text: str) -> dict[str, Any]:
     try:
         body = jsonlib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--extra-body: not JSON ({error})") from error
     if not isinstance(body, dict):
         raise ConfigError('--extra-body: expected a JSON object, for example {"top_k": 40}')
@@ -196,6 +197,4 @@ def _key(path: Path | None) -> str | None:
         key = path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--api-key-file {path}: it cannot be read ({error})") from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"--api-key-file {path}: its first line is no key")
-    return key
+    return check_key(f"--api-key-file {path}, first line", key)
