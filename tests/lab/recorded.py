@@ -28,7 +28,8 @@ def padding(high: int, deviation: float, wasted: float) -> Row:
 def memory(batch: int, ready_mib: int, loaded_mib: int) -> Row:
     return {
         "batch": batch, "answered": batch, "ready_bytes": ready_mib << 20, "loaded_bytes": loaded_mib << 20,
-        "gpu_bytes": None, "weights_bytes": 10 << 20, "workspace_bytes": 20 << 20, "kv_bytes": batch << 20,
+        "ready_gpu_bytes": None, "gpu_bytes": None, "on_gpu": False,
+        "weights_bytes": 10 << 20, "workspace_bytes": 20 << 20, "kv_bytes": batch << 20,
     }  # fmt: skip
 
 

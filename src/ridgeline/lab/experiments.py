@@ -172,6 +172,12 @@ def padding_row(low: int, high: int, load: Load) -> Row:
     }
 
 
+def is_on_gpu(model: Row) -> bool:
+    """Whether the server's plan is of another memory than its processes' own."""
+    facts = model.get("ridgeline")
+    return isinstance(facts, dict) and str(facts.get("device", "cpu")).split(":")[0] != "cpu"
+
+
 def memory(bench: Bench, grid: Grid, results: Results) -> None:
     """What the server's processes hold once a batch of the size it was planned for has run, against the plan."""
     workload = replace(IDS, input_len=Lengths(MEMORY_IN, MEMORY_IN), output_len=Lengths(MEMORY_NEW, MEMORY_NEW))
@@ -183,7 +189,7 @@ def memory(bench: Bench, grid: Grid, results: Results) -> None:
                 bench.order(served.url, workload, concurrency=batch, num_requests=batch), warmup_requests=0
             )  # fmt: skip
             target = bench.meet(served, order, results)
-            ready = resident_bytes(served.pid)
+            ready, ready_gpu = resident_bytes(served.pid), gpu_bytes(served.pid)
             load = bench.send(order, target)
             m, planned = measure(load.outcomes), served.planned
             if planned is None:
@@ -194,7 +200,9 @@ def memory(bench: Bench, grid: Grid, results: Results) -> None:
                     "answered": m.answered if m else 0,
                     "ready_bytes": ready,
                     "loaded_bytes": resident_bytes(served.pid),
+                    "ready_gpu_bytes": ready_gpu,
                     "gpu_bytes": gpu_bytes(served.pid),
+                    "on_gpu": is_on_gpu(results.model),
                     "weights_bytes": planned.weights,
                     "workspace_bytes": planned.workspace,
                     "kv_bytes": planned.kv_cache,
