@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -249,6 +250,26 @@ def test_what_the_other_processes_did_is_kept_when_one_ends_too_early(tmp_path: 
         assert run(order(url, client_processes=2, num_requests=24, json_path=path), screen.console) == 1
     assert "1 of the client processes ended too early" in screen.text
     assert measures_of(path)["answered"] == 12
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no way to send Ctrl-C to one thread of one process")
+@pytest.mark.parametrize(("happens", "code", "told"), [("ctrl-c", 130, "Interrupted"), ("death", 1, "before it began")])
+def test_what_happens_while_the_processes_start_is_told(happens: str, code: int, told: str) -> None:
+    def disturb() -> None:
+        while len(children := multiprocessing.active_children()) < 2:
+            time.sleep(0.001)
+        if happens == "death":
+            children[0].kill()
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    screen, thread = Screen(width=200), threading.Thread(target=disturb)
+    with serving(Script(plain)) as url:
+        thread.start()
+        assert run(order(url, client_processes=2), screen.console) == code
+        thread.join()
+    assert told in screen.text
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(("cpu_share", "bound"), [(0.79, False), (0.81, True)])
