@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ridgeline.cli import app
+from ridgeline.core.errors import ConfigError
 
 runner = CliRunner()
 
@@ -34,9 +35,23 @@ def test_clearing_asks_and_follows_no_link(filled: Path) -> None:
     runner.invoke(app, ["cache", "--clear"], input="n\n")
     assert (filled / "kernels" / "a.so").exists()
     assert runner.invoke(app, ["cache", "--clear"], input="y\n").exit_code == 0
-    assert list(filled.iterdir()) == []
+    assert [entry.name for entry in filled.iterdir()] == ["link"], "somebody else's"
     assert (filled.parent / "mine" / "thesis.txt").exists()
-    assert "empty" in runner.invoke(app, ["cache", "--clear", "--yes"]).output
+
+
+def test_what_ridgeline_did_not_make_stays(filled: Path) -> None:
+    (filled / "kernels" / "a.so").unlink()
+    (filled / "kernels").rmdir()
+    (filled / "kernels").symlink_to(filled.parent / "mine")
+    (filled / "Documents").mkdir()
+    said = runner.invoke(app, ["cache", "--clear", "--yes"]).output
+    assert "what is not Ridgeline's stays" in said
+    assert sorted(entry.name for entry in filled.iterdir()) == ["Documents", "link"]
+    assert (filled.parent / "mine" / "thesis.txt").exists()
+
+
+def test_yes_alone_means_nothing() -> None:
+    assert isinstance(runner.invoke(app, ["cache", "--yes"]).exception, ConfigError)
 
 
 def test_without_a_variable_it_is_the_platforms_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from ridgeline.cli import app
 from ridgeline.cli.generating import Turns
+from ridgeline.core.errors import RidgelineError
 from ridgeline.core.types import Timings
 from ridgeline.llm import Generation, Piece
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -44,6 +49,21 @@ def test_json_lines_stdin_and_figures(tmp_path: Path) -> None:
     assert [line["prompt"] for line in lines] == ["the river", "a light"]
     assert all(0 < line["completion_tokens"] <= 5 for line in lines)
     assert "tokens/s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["a", "--max-tokens", "0"], "max_tokens"),
+        (["a", "--temperature", "-1"], "temperature"),
+        (["-"], "not UTF-8"),
+        (["\udcff"], "not UTF-8"),
+    ],
+)
+def test_mistakes_are_told_before_a_model_is_looked_for(arguments: list[str], named: str) -> None:
+    done = CliRunner().invoke(app, ["generate", "--model", "/nowhere", *arguments], input=b"\xff")
+    assert isinstance(done.exception, RidgelineError)
+    assert named in str(done.exception)
 
 
 def test_ctrl_c_keeps_what_was_printed_and_ends_the_line() -> None:

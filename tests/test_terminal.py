@@ -32,5 +32,7 @@ def test_a_terminal_gets_a_bar_that_goes_when_it_is_over() -> None:
     drawn = out.getvalue()
     assert "downloading gpt2" in drawn
     assert "500.0/500.0 MB" in drawn
+    terminal.say("\x1b[2J a model's \x9b name")
+    drawn = out.getvalue().replace("\ufffd[2J a model's \ufffd name\n", "")
     assert drawn.endswith("a [line] after it\n")
     assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h") == 1  # the cursor comes back

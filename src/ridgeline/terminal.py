@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
+from ridgeline.core.plaintext import harmless
 from ridgeline.core.progress import Progress
 
 
@@ -19,7 +20,7 @@ class Terminal:
         self._done = False
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(harmless(line), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, at: Progress) -> None:
         """News of a download, in bytes."""

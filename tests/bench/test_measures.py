@@ -76,6 +76,11 @@ def test_every_limit_has_to_be_kept() -> None:
     assert is_good(streamed(1, (5.0,), tokens=1, latency_ms=6.0), {"tpot": 1.0})
 
 
+def test_an_answer_in_one_piece_has_its_first_token_when_it_ends() -> None:
+    assert is_good(streamed(1, (), tokens=4, latency_ms=90.0), {"ttft": 100.0})
+    assert not is_good(streamed(1, (), tokens=4, latency_ms=110.0), {"ttft": 100.0})
+
+
 def test_warm_up_is_not_measured() -> None:
     warm = Outcome(1, 1, "warm-up", Shape("a", 1), 0.0, 1.0, Reply(1, 1, None))
     assert measure([warm]) is None

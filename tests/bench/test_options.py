@@ -17,6 +17,7 @@ from ridgeline.core.errors import ConfigError
     [
         ({"mode": "benchmrk"}, "did you mean 'benchmark'"),
         ({"url": "localhost:8000"}, "--url"),
+        ({"url": "http://me:secret@localhost"}, "OPENAI_API_KEY"),
         ({"num_requests": 0}, "--num-requests"),
         ({"delay_ms": -1}, "--delay-ms"),
         ({"delay_ms": float("nan")}, "--delay-ms"),

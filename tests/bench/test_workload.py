@@ -20,7 +20,7 @@ from ridgeline.core.errors import ConfigError
 
 
 def draw(workload: Workload, count: int = 200, seed: int = 3, ratio: float = 1.0) -> list[Shape]:
-    return list(islice(workload.shapes(seed, ratio), count))
+    return list(islice(workload.shapes(seed, workload.read(), ratio), count))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "lognormal", "shared-prefix"])
@@ -90,7 +90,7 @@ def test_prompt_files_that_are_wrong_are_refused_with_the_line(tmp_path: Path, t
     path = tmp_path / "prompts.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match=named):
-        Workload(kind="file", prompts=path).shapes(0)
+        Workload(kind="file", prompts=path).read()
 
 
 def test_conversations(tmp_path: Path) -> None:
@@ -102,6 +102,8 @@ def test_conversations(tmp_path: Path) -> None:
     assert [e.prompt for e in read_sharegpt(path)] == ["Hello?"]
     of_answer = Workload(kind="sharegpt", prompts=path, output_len=Lengths(1, 100))
     assert draw(of_answer, 1, ratio=2.0) == [Shape("Hello?", 6)]
+    with pytest.raises(ConfigError, match="1:2048"):
+        Workload(kind="sharegpt", prompts=path)
     path.write_text(json.dumps([talk("alone")]))
     with pytest.raises(ConfigError, match="none of its 1 entries"):
         read_sharegpt(path)

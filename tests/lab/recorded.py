@@ -28,7 +28,8 @@ def padding(high: int, deviation: float, wasted: float) -> Row:
 def memory(batch: int, ready_mib: int, loaded_mib: int) -> Row:
     return {
         "batch": batch, "answered": batch, "ready_bytes": ready_mib << 20, "loaded_bytes": loaded_mib << 20,
-        "gpu_bytes": None, "weights_bytes": 10 << 20, "workspace_bytes": 20 << 20, "kv_bytes": batch << 20,
+        "ready_gpu_bytes": None, "gpu_bytes": None, "on_gpu": False,
+        "weights_bytes": 10 << 20, "workspace_bytes": 20 << 20, "kv_bytes": batch << 20,
     }  # fmt: skip
 
 
@@ -49,9 +50,11 @@ def document(**results: Any) -> Row:
         "format": 1,
         "provenance": {
             "started": "2026-01-01T00:00:00+00:00", "command": ["ridgeline", "tradeoffs", "<b>"], "commit": None,
-            "dirty": False, "cpu": "a processor", "cores": 2, "system": "Linux", "libraries": {"ridgeline": "1"},
+            "dirty": False, "cpu": "a processor", "cores": 2, "system": "Linux", "gpus": [],
+            "libraries": {"ridgeline": "1"},
         },
         "config": {},
         "interrupted": False,
+        "error": None,
         "results": rows | results,
     }  # fmt: skip

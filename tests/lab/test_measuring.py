@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import psutil
@@ -10,15 +11,18 @@ import pytest
 
 from ridgeline.bench.fleet import Load
 from ridgeline.bench.records import Outcome, Reply, Shape
+from ridgeline.cli.environment import keyless
 from ridgeline.core.config import Config
 from ridgeline.core.errors import Unavailable
+from ridgeline.lab import tradeoffs
 from ridgeline.lab.children import Planned, serving
-from ridgeline.lab.experiments import latency_row, padding_row
+from ridgeline.lab.experiments import Bench, Results, latency_row, padding_row
 from ridgeline.lab.footprint import parse_gpu, resident_bytes
 from ridgeline.lab.grid import FULL, QUICK, Grid, Setting
 from ridgeline.lab.tradeoffs import run
 from ridgeline.menu import MENU
 from tests.bench.hand import Screen, batch, timings
+from tests.lab import recorded
 
 CHILD = """
 import subprocess, sys, time
@@ -79,7 +83,7 @@ def test_gpu_memory_of_these_processes() -> None:
 
 
 def test_a_child_is_stopped_with_all_below_it() -> None:
-    with serving([], program=("-c", CHILD)) as served:
+    with serving([], os.environ, program=("-c", CHILD)) as served:
         below = int(served.url.rpartition(":")[2])
         assert psutil.pid_exists(below)
         assert resident_bytes(served.pid) > 0
@@ -91,8 +95,34 @@ def test_a_child_is_stopped_with_all_below_it() -> None:
 def test_a_child_that_cannot_start_says_why() -> None:
     with (
         pytest.raises(Unavailable, match=r"ended: .*no such thing"),
-        serving([], program=("-c", "raise SystemExit('no such thing')")),
+        serving([], os.environ, program=("-c", "raise SystemExit('no such thing')")),
     ):
+        pass
+
+
+def test_a_failure_is_raised_after_what_was_measured_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(_bench: Bench, _grid: Grid, results: Results) -> None:
+        results.padding += [recorded.padding(64, 0.0, 0.0), recorded.padding(124, 35.0, 0.4)]
+
+    def fails(_bench: Bench, _grid: Grid, _results: Results) -> None:
+        raise Unavailable("the server <ended>")
+
+    for name, experiment in (("latency", measured), ("padding", fails)):
+        monkeypatch.setattr(tradeoffs, name, experiment)
+    with pytest.raises(Unavailable, match="<ended>"):
+        run(QUICK, [], {}, tmp_path, 0, ["ridgeline"], Screen().console)
+    told = json.loads((tmp_path / "tradeoffs.json").read_text())
+    assert (len(told["results"]["padding"]), told["error"]) == (2, "the server <ended>")
+    assert "failed before its end: the server &lt;ended&gt;" in (tmp_path / "tradeoffs.html").read_text()
+
+
+def test_the_servers_that_it_starts_ask_for_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIDGELINE_API_KEYS", "a-key")
+    monkeypatch.setenv("A_NAME", "kept")
+    code = "import os, sys; sys.exit(f\"{'RIDGELINE_API_KEYS' in os.environ} {os.environ['A_NAME']}\")"
+    with pytest.raises(Unavailable, match="False kept"), serving([], keyless(), program=("-c", code)):
         pass
 
 
@@ -103,7 +133,7 @@ def test_a_small_run_of_everything(tmp_path: Path) -> None:
         batches=(1,),
     )  # fmt: skip
     screen = Screen(width=200)
-    assert run(grid, ["--model", "demo"], tmp_path / "out", 0, ["ridgeline", "tradeoffs"], screen.console) == 0
+    assert run(grid, ["--model", "demo"], os.environ, tmp_path / "out", 0, ["ridgeline"], screen.console) == 0
     told = json.loads((tmp_path / "out" / "tradeoffs.json").read_text())
     results = told["results"]
     assert [row["setting"] for row in results["latency"]] == ["one"]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ridgeline.lab import figures
 from ridgeline.lab.page import render
 from ridgeline.lab.tradeoffs import print_views
 from ridgeline.lab.views import VIEWS
@@ -111,6 +112,22 @@ def test_readings_follow_the_numbers() -> None:
     assert "took 26.0 MiB" in reading("memory")
     assert "0.50 of the 52.0 MiB planned" in reading("memory")
     assert "grew by -13.0 MiB" in reading("memory", memory=[memory(1, 300, 333), memory(4, 300, 320)])
+
+
+def test_a_plan_for_a_gpu_is_held_against_the_gpus_memory() -> None:
+    gpu = {"on_gpu": True, "ready_gpu_bytes": 500 << 20, "gpu_bytes": 513 << 20}
+    rows = [memory(1, 900, 990) | gpu, memory(32, 900, 999) | gpu]
+    assert "took 13.0 MiB on top of the waiting server, 0.25 of the 52.0 MiB planned" in reading("memory", memory=rows)
+    unknown = [row | {"ready_gpu_bytes": None, "gpu_bytes": None} for row in rows]
+    assert "is not known" in reading("memory", memory=unknown)
+    assert {line.name.split(":")[0] for line in figures.memory(unknown).data} == {"planned"}
+
+
+def test_many_lines_can_be_told_apart() -> None:
+    rows = [latency(f"policy {i}", None, None, 1.0, 1.0, 1.0) for i in range(20)]
+    lines = figures.latency(rows, lambda r: str(r["setting"])).data
+    assert len({(line.line.color, line.line.dash) for line in lines}) == 20
+    assert len({line.marker.symbol for line in lines}) == 20
 
 
 @pytest.mark.parametrize("key", [view.key for view in VIEWS])

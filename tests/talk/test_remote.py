@@ -15,7 +15,6 @@ from aiohttp import web
 
 from ridgeline.core.errors import BadRequest, ConfigError, RidgelineError, Unavailable
 from ridgeline.talk.conversation import Conversation, Turn
-from ridgeline.talk.events import EventLines
 from ridgeline.talk.remote import Address, Chat, Facts, Plain, Remote, ask_facts
 from tests.server.live import MAX_LEN, TEXT
 from tests.server.live import serving as serving_ridgeline
@@ -171,10 +170,11 @@ def test_a_reader_of_the_answer_that_left_is_not_taken_for_the_server() -> None:
         Remote(address, Facts(None, None, True), Chat(), 8, {}).answer(Conversation(turns=[Turn("Hello")]), say)
 
 
-def test_events_may_be_cut_anywhere() -> None:
-    data = "data: Grüße\r\n\r\n: comment\ndata:two\n\n".encode()
-    for cut in range(len(data)):
-        lines = EventLines()
-        assert [*lines.feed(data[:cut]), *lines.feed(data[cut:])] == ["Grüße", "two"]
-    with pytest.raises(Unavailable, match="a line of more than"):
-        list(EventLines().feed(b"x" * (2**20 + 1)))
+def test_an_error_that_is_null_is_none() -> None:
+    event = {"choices": [{"delta": {"content": "Hi"}}], "error": None}
+    scripted = Scripted(lambda _body: f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+    with serving(scripted) as address:
+        said: list[str] = []
+        partner = Remote(address, Facts(None, None, True), Chat(), 4, {})
+        partner.answer(Conversation("", [Turn("x")]), said.append)
+    assert said == ["Hi"]

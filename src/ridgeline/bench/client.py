@@ -18,11 +18,12 @@ from ridgeline.bench.load import Load
 from ridgeline.bench.modes import CHOICES, Mode
 from ridgeline.bench.options import ClientOptions
 from ridgeline.bench.records import Outcome
-from ridgeline.bench.remote import Remote
+from ridgeline.bench.remote import Remote, bearer
 from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.core.errors import Unavailable
-from ridgeline.core.records import write_run
+from ridgeline.core.plaintext import harmless
+from ridgeline.core.records import provenance, write_run
 
 ERRORS_TOLD = 10
 EXIT_INTERRUPTED = 130
@@ -33,12 +34,18 @@ class Session:
     """What has become known so far; what an interrupted run still has."""
 
     started_at: datetime
+    provenance: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
 
 
-def run(options: ClientOptions, console: Console | None = None, clock: Clock | None = None) -> int:
+def run(
+    options: ClientOptions,
+    console: Console | None = None,
+    clock: Clock | None = None,
+    command: list[str] | None = None,
+) -> int:
     """Does what options ask for and prints it. Returns the exit code.
 
     0: every request was answered. 1: no server, a failed server, any failed request, or a run file that could not be
@@ -46,7 +53,7 @@ def run(options: ClientOptions, console: Console | None = None, clock: Clock | N
     """
     # None leaves the choice to rich, which honours NO_COLOR and sees whether this is a terminal.
     console = console or Console(no_color=options.no_color or None)
-    session = Session(started_at=datetime.now(UTC))
+    session = Session(started_at=datetime.now(UTC), provenance=provenance(command))
     mode = CHOICES[options.mode](options)
     try:
         asyncio.run(_drive(options, mode, session, console, clock or WallClock()))
@@ -65,7 +72,7 @@ def run(options: ClientOptions, console: Console | None = None, clock: Clock | N
 
 async def _drive(options: ClientOptions, mode: Mode, session: Session, console: Console, clock: Clock) -> None:
     connector = aiohttp.TCPConnector(limit=0)  # the load decides how many are in flight, not the pool
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with aiohttp.ClientSession(connector=connector, headers=bearer(options.api_key)) as http:
         remote = Remote(http, options.url, options.timeout_s, clock)
         remote.always_send({"temperature": 0, "ignore_eos": True})  # comparable answers of the length asked for
         with display_for(console) as display:
@@ -88,9 +95,10 @@ async def _drive(options: ClientOptions, mode: Mode, session: Session, console: 
 def _introduction(model: dict[str, Any], url: str) -> str:
     facts = model.get("ridgeline")
     if not isinstance(facts, dict):
-        return f"{model.get('id', 'a model without a name')} at {url}\n"
-    line = f"{model['id']} at {url} ({facts.get('dtype')} on {facts.get('device')}, batching {facts.get('batching')})\n"
-    return f"{line}{facts['note']}\n" if facts.get("note") else line
+        return harmless(f"{model.get('id', 'a model without a name')} at {url}\n")
+    running = f"{facts.get('dtype')} on {facts.get('device')}, batching {facts.get('batching')}"
+    line = f"{model.get('id')} at {url} ({running})\n"
+    return harmless(f"{line}{facts['note']}\n" if facts.get("note") else line)
 
 
 def _tell(session: Session, mode: Mode, console: Console) -> None:
@@ -117,7 +125,12 @@ def _write(options: ClientOptions, session: Session, console: Console) -> bool:
     if options.json_path is None:
         return True
     content = runfile.document(
-        options, session.started_at, session.model, session.outcomes, interrupted=session.interrupted
+        options,
+        session.started_at,
+        session.provenance,
+        session.model,
+        session.outcomes,
+        interrupted=session.interrupted,
     )
     try:
         write_run(options.json_path, content)

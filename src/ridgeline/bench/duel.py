@@ -91,6 +91,16 @@ def trend(values: Sequence[float]) -> float:
     return median(slopes) * (len(values) - 1) / median(values)
 
 
+def left_out(ours: Sequence[Measures], baseline: Sequence[Measures]) -> list[str]:
+    """Quantities that some round had and that cannot be compared all the same: a round had none of it, or 0."""
+    found = []
+    for name, of in QUANTITIES.items():
+        values = [of(m) for m in (*ours, *baseline)]
+        if any(v is not None for v in values) and not all(values):
+            found.append(name)
+    return found
+
+
 def ratios(ours: Sequence[Measures], baseline: Sequence[Measures]) -> dict[str, Ratio]:
     """Every quantity that both servers had in every round."""
     found = {}

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -28,11 +28,15 @@ Show = Callable[[int], None]
 
 @dataclass(slots=True)
 class Load:
-    """What became of one load. cpu_shares: of one core, one for each client process. interrupted: by Ctrl-C."""
+    """What became of one load. cpu_shares: of one core, one for each client process. interrupted: by Ctrl-C.
+
+    lost: client processes that ended before their part of the load did; their requests are missing.
+    """
 
     outcomes: list[Outcome] = field(default_factory=list)
     cpu_shares: list[float] = field(default_factory=list)
     interrupted: bool = False
+    lost: int = 0
 
     @property
     def client_bound(self) -> bool:
@@ -50,8 +54,12 @@ def send(share: Share, show: Show) -> Load:
 
 def _send_alone(share: Share, show: Show) -> Load:
     work, interrupted = Work(), False
+
+    async def at_once() -> float:
+        return time.perf_counter()
+
     try:
-        _run(run_share(share, work, time.perf_counter(), lambda _outcome: show(len(work.outcomes))))
+        _run(run_share(share, work, at_once, lambda _outcome: show(len(work.outcomes))))
     except KeyboardInterrupt:
         interrupted = True
     return Load(work.outcomes, [work.cpu_share], interrupted)
@@ -66,18 +74,17 @@ def _send_together(share: Share, show: Show) -> Load:
         for index in range(many):
             ours, theirs = spawn.Pipe()
             child = spawn.Process(target=_child, args=(replace(share, index=index, of=many), theirs), daemon=True)
-            child.start()
+            with _no_interrupt():
+                child.start()
             theirs.close()
             ends.append(ours)
             children.append(child)
-        for end in ends:
-            if not end.poll(START_TIMEOUT_S):
-                raise Unavailable("a client process does not start")
-            end.recv()
-        go_s = time.perf_counter() + LEAD_S
-        for end in ends:
-            end.send(go_s)
+        _start_all(ends)
         return _gather(ends, show)
+    except (EOFError, OSError) as error:
+        raise Unavailable("a client process ended before it began; the reason stands above") from error
+    except KeyboardInterrupt:
+        return Load(interrupted=True)
     finally:
         for end in ends:
             end.close()
@@ -85,6 +92,17 @@ def _send_together(share: Share, show: Show) -> Load:
             child.join(END_TIMEOUT_S)
             if child.is_alive():
                 child.kill()
+
+
+def _start_all(ends: list[Connection]) -> None:
+    """Every child is prepared before any is told when to begin. Raises Unavailable, EOFError and OSError."""
+    for end in ends:
+        if not end.poll(START_TIMEOUT_S):
+            raise Unavailable(f"a client process was not ready within {START_TIMEOUT_S:.0f} s")
+        end.recv()
+    go_s = time.perf_counter() + LEAD_S
+    for end in ends:
+        end.send(go_s)
 
 
 def _gather(ends: list[Connection], show: Show) -> Load:
@@ -96,7 +114,12 @@ def _gather(ends: list[Connection], show: Show) -> Load:
         try:
             for end in wait(left, timeout=1.0):
                 assert isinstance(end, Connection)
-                news = end.recv()
+                try:
+                    news = end.recv()
+                except (EOFError, OSError):
+                    left.remove(end)
+                    load.lost += 1
+                    continue
                 if isinstance(news, Work):
                     left.remove(end)
                     load.outcomes += news.outcomes
@@ -107,24 +130,42 @@ def _gather(ends: list[Connection], show: Show) -> Load:
         except KeyboardInterrupt:
             load.interrupted = True
             for end in left:
-                end.send("stop")
-        except (EOFError, OSError) as error:
-            raise Unavailable("a client process ended before its load did") from error
+                with contextlib.suppress(OSError):  # the next turn meets its end
+                    end.send("stop")
     return load
 
 
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """A child that is started inside never sees Ctrl-C: the parent decides, and wants what there is. Its own waits."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(share: Share, end: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and wants what there is
-    end.send("ready")
-    origin_s = end.recv()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in _no_interrupt, where there are no masks
     work = Work()
-    _run(_until_stopped(share, work, origin_s, end))
-    end.send(work)
+    with contextlib.suppress(EOFError, OSError):  # the parent gave up, and says why itself
+        _run(_until_stopped(share, work, end))
+        end.send(work)
 
 
-async def _until_stopped(share: Share, work: Work, origin_s: float, end: Connection) -> None:
+async def _until_stopped(share: Share, work: Work, end: Connection) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    told_s = origin_s
+    told_s = 0.0
+
+    async def agree() -> float:
+        """Nothing else runs in this loop yet, so it may wait for the parent's word."""
+        end.send("ready")
+        origin_s = float(end.recv())
+        threading.Thread(target=listen, daemon=True).start()
+        return origin_s
 
     def listen() -> None:
         with contextlib.suppress(EOFError, OSError):  # a parent that is gone wants no more load either
@@ -138,8 +179,7 @@ async def _until_stopped(share: Share, work: Work, origin_s: float, end: Connect
             told_s = time.perf_counter()
             end.send(len(work.outcomes))
 
-    threading.Thread(target=listen, daemon=True).start()
-    sending = asyncio.create_task(run_share(share, work, origin_s, news))
+    sending = asyncio.create_task(run_share(share, work, agree, news))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
     for task in (sending, stopping):

@@ -12,6 +12,8 @@ from ridgeline.bench.remote import REFUSED, Remote, RequestFailed
 
 # A server that asks for a longer pause is asked again all the same, so that no load stands still.
 LONGEST_PAUSE_S = 10.0
+# Who is refused without a word about when to come back: at once would measure how quickly a server refuses.
+SHORTEST_PAUSE_S = 0.1
 
 
 class Load:
@@ -50,15 +52,17 @@ class Load:
     ) -> None:
         """Keeps in_flight requests under way; none is sent after until_s (since the origin). Ends when all have.
 
-        Whoever is refused waits as long as the server asked before sending the next, as a polite client does.
+        Whoever is refused waits as long as the server asked, at least SHORTEST_PAUSE_S, before sending the next, as a
+        polite client does.
         """
         pending = iter(shapes)
 
         async def worker() -> None:
             for shape in pending:
                 outcome = await self._send(shape, in_flight, purpose, None)
-                if outcome.kind == REFUSED and outcome.retry_after_s:
-                    await self._clock.sleep(min(outcome.retry_after_s, LONGEST_PAUSE_S))
+                if outcome.kind == REFUSED:
+                    asked_s = outcome.retry_after_s or 0.0
+                    await self._clock.sleep(max(SHORTEST_PAUSE_S, min(asked_s, LONGEST_PAUSE_S)))
                 if self._clock.now() - self._origin_s >= until_s:
                     return
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from ridgeline.core.address import check_address
 from ridgeline.core.errors import ConfigError, did_you_mean
 
 MODES = ("concurrent", "benchmark")
@@ -28,6 +28,7 @@ class ClientOptions:
     delay_ms: float = 10.0
     max_tokens: int = 32
     prompt: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     seed: int = 0
     no_color: bool = False
     json_path: Path | None = None
@@ -55,12 +56,6 @@ class ClientOptions:
         if self.prompt == "":
             raise ConfigError("--prompt: it is empty")
         check_folder(self.json_path)
-
-
-def check_address(flag: str, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(f"{flag}: {url!r} is not an address like http://localhost:8000")
 
 
 def check_folder(json_path: Path | None) -> None:

@@ -10,12 +10,23 @@ from typing import Any
 
 from ridgeline.bench.arrivals import ARRIVALS
 from ridgeline.bench.measures import LIMITS
-from ridgeline.bench.options import check_address, check_folder
+from ridgeline.bench.options import check_folder
+from ridgeline.bench.remote import bearer
 from ridgeline.bench.workload import Workload
+from ridgeline.core.address import check_address
 from ridgeline.core.errors import ConfigError, did_you_mean
 
 LEAST_ROUNDS, ROUNDS = 5, 7
-OWN_FIELDS = ("prompt", "max_tokens", "stream", "stream_options")
+# Fields that the body has anyway, or that would make an answer other than the one that is measured.
+OWN_FIELDS = {
+    "prompt": "the workload sets it",
+    "max_tokens": "the workload sets it",
+    "stream": "every request is streamed",
+    "stream_options": "--no-usage leaves it out",
+    "model": "--model sets it",
+    "n": "a request is one answer",
+    "best_of": "a request is one answer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Order:
         self._check_numbers()
         for name in self.extra_body:
             if name in OWN_FIELDS:
-                raise ConfigError(f"--extra-body: {name!r} is set by the workload")
+                raise ConfigError(f"--extra-body: {name!r} cannot be set here: {OWN_FIELDS[name]}")
         for name, limit in self.limits_ms.items():
             if name not in LIMITS:
                 raise ConfigError(f"--goodput: {name!r} is not one of {', '.join(LIMITS)}{did_you_mean(name, LIMITS)}")
@@ -118,7 +129,7 @@ class Order:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
+        return bearer(self.api_key)
 
 
 def parse_limits(texts: list[str]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,23 @@ import aiohttp
 from ridgeline.bench.clock import Clock
 from ridgeline.bench.events import Events, NoCompletion, StreamError
 from ridgeline.bench.records import Reply, ServerTimings, Shape
-from ridgeline.core.errors import RidgelineError, Unavailable
+from ridgeline.core.errors import ConfigError, RidgelineError, Unavailable
+from ridgeline.core.plaintext import harmless
 
 # The server's own probe of its engine may take 5 s; a request for facts has no reason to take longer than this.
 FACTS_TIMEOUT_S = 15.0
 MESSAGE_LENGTH = 200
+MOST = 1e300
 
 REFUSED = "refused"
 TIMEOUT = "timeout"
 CONNECTION = "connection"
 BROKEN = "broken stream"
 NOT_A_COMPLETION = "no completion"
+
+
+# What reading a body of another form comes to.
+_NO_COMPLETION = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 
 class Unreachable(Unavailable):
@@ -68,6 +75,11 @@ class Broken:
 State = Ready | Starting | Broken
 
 
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header by which clients of OpenAI's interface show a key; none without one."""
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
 class Remote:
     def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float, clock: Clock) -> None:
         self.url = url.rstrip("/")
@@ -77,7 +89,7 @@ class Remote:
         self._fields: dict[str, Any] = {}
 
     async def state(self) -> State:
-        """What /ready says. Raises Unreachable."""
+        """What /ready says. Raises Unreachable, and ConfigError where the server wants a key."""
         try:
             status, text = await self._call("GET", "/ready", FACTS_TIMEOUT_S)
         except aiohttp.ConnectionTimeoutError as error:
@@ -86,25 +98,26 @@ class Remote:
             return Starting("not answering yet", None)
         except aiohttp.ClientError as error:
             raise Unreachable(str(error)) from error
+        self._check_key(status, text)
         body = _json_object(text)
         word = body.get("status")
         if status != 503:
             return Ready(ridgeline=status == 200 and word == "ready")
         if word is None or word == "failed":
-            return Broken(str(body.get("message") or _shortened(text)))
-        percent = body.get("percent")
+            return Broken(_shortened(str(body.get("message") or text)))
         return Starting(
-            phase=str(body.get("phase") or word),
-            percent=None if percent is None else float(percent),
-            done=body.get("done"),
+            phase=_shortened(str(body.get("phase") or word)),
+            percent=_finite(body.get("percent")),
+            done=_finite(body.get("done")),
         )
 
     async def model(self) -> dict[str, Any]:
-        """The first entry of /v1/models, empty where the server has no such route."""
+        """The first entry of /v1/models, empty where the server has no such route. Raises ConfigError as `state`."""
         try:
-            _, text = await self._call("GET", "/v1/models", FACTS_TIMEOUT_S)
+            status, text = await self._call("GET", "/v1/models", FACTS_TIMEOUT_S)
         except (aiohttp.ClientError, TimeoutError):
             return {}
+        self._check_key(status, text)
         data = _json_object(text).get("data")
         return dict(data[0]) if isinstance(data, list) and data and isinstance(data[0], dict) else {}
 
@@ -130,13 +143,13 @@ class Remote:
         except TimeoutError as error:
             raise RequestFailed(TIMEOUT, f"no answer within {self._timeout_s:g} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise RequestFailed(CONNECTION, "connection refused") from error
+            raise RequestFailed(CONNECTION, _why_not_connected(error)) from error
         except aiohttp.ClientPayloadError as error:
             raise RequestFailed(BROKEN, f"the answer broke off ({type(error).__name__})") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise RequestFailed(CONNECTION, f"connection lost ({type(error).__name__})") from error
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            text = f"an answer that is no completion ({type(error).__name__}: {error})"
+        except _NO_COMPLETION as error:
+            text = f"an answer that is no completion ({type(error).__name__}: {_shortened(str(error))})"
             raise RequestFailed(NOT_A_COMPLETION, text) from error
 
     async def _stream(self, content: aiohttp.StreamReader, sent_s: float) -> Reply:
@@ -151,6 +164,13 @@ class Remote:
         except NoCompletion as error:
             raise RequestFailed(BROKEN, f"a broken stream ({_shortened(str(error))})") from error
 
+    def _check_key(self, status: int, text: str) -> None:
+        if status in (401, 403):
+            raise ConfigError(
+                f"the server at {self.url} wants a key (HTTP {status}: {_error_message(text)}); put one that it takes "
+                "into OPENAI_API_KEY"
+            )
+
     async def _call(self, method: str, path: str, timeout_s: float) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         async with self._session.request(method, self.url + path, timeout=timeout) as response:
@@ -160,8 +180,22 @@ class Remote:
 def _refusal(status: int, text: str, headers: Mapping[str, str]) -> RequestFailed:
     error = _json_object(text).get("error")
     code = error.get("code") if isinstance(error, dict) else None
-    kind = REFUSED if status == 429 else f"HTTP {status}" + (f" {code}" if isinstance(code, str) else "")
+    kind = REFUSED if status == 429 else f"HTTP {status}" + (f" {harmless(code)}" if isinstance(code, str) else "")
     return RequestFailed(kind, f"HTTP {status}: {_error_message(text)}", _seconds(headers.get("Retry-After")))
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    # aiohttp's error about a certificate is of this class too and has no os_error.
+    cause: OSError | None = getattr(error, "os_error", None)
+    if cause is None:
+        return _shortened(f"no connection ({type(error).__name__}: {error})")
+    why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror or str(cause)
+    return _shortened(f"no connection: {why[:1].lower()}{why[1:]}")
+
+
+def _finite(value: Any) -> float | None:
+    """A number that can be shown; whatever else a server writes there is none."""
+    return value if type(value) in (int, float) and abs(value) < MOST else None
 
 
 def _seconds(text: str | None) -> float | None:
@@ -181,7 +215,7 @@ def _reply(body: Mapping[str, Any]) -> Reply:
 def _json_object(text: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
@@ -193,5 +227,5 @@ def _error_message(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    line = " ".join(text.split()) or "no message"
+    line = harmless(" ".join(text.split())) or "no message"
     return line if len(line) <= MESSAGE_LENGTH else line[:MESSAGE_LENGTH] + "..."

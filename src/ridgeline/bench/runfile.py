@@ -24,7 +24,6 @@ from typing import Any
 
 from ridgeline.bench.options import ClientOptions
 from ridgeline.bench.records import Outcome
-from ridgeline.core.records import provenance
 
 FORMAT = 1
 
@@ -32,6 +31,7 @@ FORMAT = 1
 def document(
     options: ClientOptions,
     started_at: datetime,
+    provenance: Mapping[str, Any],
     server: Mapping[str, Any],
     outcomes: Sequence[Outcome],
     *,
@@ -40,9 +40,15 @@ def document(
     return {
         "format": FORMAT,
         "started_at": started_at.isoformat(timespec="seconds"),
-        "options": asdict(options) | {"json_path": None if options.json_path is None else str(options.json_path)},
-        "provenance": provenance(),
+        "options": _told(options),
+        "provenance": dict(provenance),
         "server": dict(server) or None,
         "interrupted": interrupted,
         "requests": [asdict(o) for o in sorted(outcomes, key=lambda o: o.number)],
     }
+
+
+def _told(options: ClientOptions) -> dict[str, Any]:
+    found = asdict(options)
+    del found["api_key"]
+    return found | {"json_path": None if options.json_path is None else str(options.json_path)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ridgeline.bench.clock import WallClock
-from ridgeline.bench.duel import Ratio, ratios
+from ridgeline.bench.datasets import Example
+from ridgeline.bench.duel import Ratio, left_out, ratios
 from ridgeline.bench.fleet import Load, send
 from ridgeline.bench.measures import Measures, measure
 from ridgeline.bench.order import Order
@@ -25,6 +26,7 @@ from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.bench.workload import words
 from ridgeline.core.errors import Unavailable
+from ridgeline.core.plaintext import harmless
 from ridgeline.core.records import provenance, write_run
 
 FORMAT = 1
@@ -34,15 +36,16 @@ PROBE_WORDS = 64
 
 @dataclass(slots=True)
 class Session:
-    """What has become known so far. models, loads: of the server and of its baseline; a load for each round."""
+    """What has become known so far.
+
+    examples: of the workload's file. models, loads: of the server and of its baseline; a load for each round.
+    """
 
     tokens_per_word: float = 1.0
+    examples: Sequence[Example] = ()
     models: list[dict[str, Any]] = field(default_factory=list)
     loads: list[list[Load]] = field(default_factory=list)
-
-    @property
-    def interrupted(self) -> bool:
-        return any(load.interrupted for loads in self.loads for load in loads)
+    interrupted: bool = False
 
     def measures(self, order: Order) -> list[list[Measures]]:
         """[server][round], rounds without any request left out."""
@@ -60,35 +63,41 @@ def run(order: Order, console: Console | None = None, command: list[str] | None 
     """Measures, prints and writes. The exit code: 0, every request was answered or refused; 1, a server that does not
     come, failed requests or a file that cannot be written; 130, Ctrl-C, with what there was."""
     console = console or Console()
-    session = Session()
+    about = provenance(command)  # now, as the working tree may be another one when the run is over
+    session, failed = Session(), False
     try:
         targets = prepare(order, session, console)
         drive(order, targets, session, console)
     except Unavailable as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 1
+        if not any(session.loads):
+            return 1
+        failed = True
     except KeyboardInterrupt:
-        console.print("Interrupted before anything was measured.", highlight=False)
-        return EXIT_INTERRUPTED
+        session.interrupted = True
+        if not any(session.loads):
+            console.print("Interrupted before anything was measured.", highlight=False)
+            return EXIT_INTERRUPTED
     _tell(order, session, console)
-    written = _write(order, session, console, command)
+    written = _write(order, session, console, about)
     if session.interrupted:
         return EXIT_INTERRUPTED
     rounds = [m for measures in session.measures(order) for m in measures]
-    return 0 if written and any(m.answered for m in rounds) and not any(m.failed for m in rounds) else 1
+    failed = failed or any(load.lost for loads in session.loads for load in loads)
+    return 0 if written and not failed and any(m.answered for m in rounds) and not any(m.failed for m in rounds) else 1
 
 
 def prepare(order: Order, session: Session, console: Console) -> list[Target]:
     """Each server ready, known by its model's name, and warm. Raises Unavailable."""
-    order.workload.shapes(order.seed)  # a file that cannot be read should say so before anything is sent
+    session.examples = order.workload.read()  # one that cannot be read says so before anything is sent
     targets: list[Target] = []
     for url in filter(None, (order.url, order.against)):
         target = asyncio.run(_meet(order, url, session, console))
-        if order.workload.makes_text and not targets:
+        if order.workload.counts_words and not targets:
             session.tokens_per_word = asyncio.run(tokens_per_word(order, target))
         targets.append(target)
     for target in targets:
-        asyncio.run(warm_up(order, target, session.tokens_per_word))
+        asyncio.run(warm_up(order, target, session.tokens_per_word, session.examples))
     return targets
 
 
@@ -101,7 +110,8 @@ async def _meet(order: Order, url: str, session: Session, console: Console) -> T
     session.models.append(model)
     session.loads.append([])
     name = order.model or model.get("id")
-    console.print(f"{name or 'a model without a name'} at {url}", markup=False, highlight=False, soft_wrap=True)
+    introduction = harmless(f"{name or 'a model without a name'} at {url}")
+    console.print(introduction, markup=False, highlight=False, soft_wrap=True)
     return Target(url, {} if name is None else {"model": name})
 
 
@@ -118,16 +128,18 @@ async def tokens_per_word(order: Order, target: Target) -> float:
 
 
 def drive(order: Order, targets: list[Target], session: Session, console: Console) -> None:
-    """One round, or order.rounds of both servers in turn; each round has other prompts, the same for both."""
+    """One round, or order.rounds of both servers: A B, B A, A B, ... Each has prompts of its own, the same for both."""
     rounds = order.rounds if order.against is not None else 1
     with _progress(order, console) as start:
         for i in range(rounds):
-            for target, loads in zip(targets, session.loads, strict=True):
+            turns = list(zip(targets, session.loads, strict=True))
+            for target, loads in turns if i % 2 == 0 else reversed(turns):  # what the first leaves behind hits both
                 which = f"{target.url}, round {i + 1} of {rounds}" if rounds > 1 else target.url
-                share = Share(order, target, order.seed + i, session.tokens_per_word)
+                share = Share(order, target, order.seed + i, session.tokens_per_word, session.examples)
                 load = send(share, start(which))
                 loads.append(load)
                 if load.interrupted:
+                    session.interrupted = True
                     return
 
 
@@ -147,25 +159,27 @@ def _progress(order: Order, console: Console) -> Iterator[Callable[[str], Callab
 
 def _tell(order: Order, session: Session, console: Console) -> None:
     urls = [url for url in (order.url, order.against) if url]
-    for url, loads, rounds in zip(urls, session.loads, session.measures(order), strict=True):
+    for url, loads in zip(urls, session.loads, strict=True):
         if len(urls) > 1:
             console.print(f"\n{url}, the last of {plural(len(loads), 'round')}", highlight=False)
-        if loads and loads[-1].interrupted:
-            console.print(f"Interrupted; {plural(len(loads[-1].outcomes), 'request')} had ended.", highlight=False)
-        if rounds:
-            print_measures(console, rounds[-1], loads[-1], order.limits_ms)
+        if loads and session.interrupted:
+            ended = sum(len(load.outcomes) for load in loads)
+            console.print(f"Interrupted; {plural(ended, 'request')} had ended.", highlight=False)
+        known = [(m, load) for load in loads if (m := measure(load.outcomes, order.limits_ms))]
+        if known:
+            print_measures(console, *known[-1], order.limits_ms)
     found = session.ratios(order)
     if order.against is not None and found is not None:
         console.print()
-        print_ratios(console, found, order.url, order.against)
+        print_ratios(console, found, left_out(*session.measures(order)), order.url, order.against)
 
 
-def _write(order: Order, session: Session, console: Console, command: list[str] | None) -> bool:
+def _write(order: Order, session: Session, console: Console, about: dict[str, Any]) -> bool:
     """Whether the run file is where it was asked for; True where none was."""
     if order.json_path is None:
         return True
     try:
-        write_run(order.json_path, document(order, session, command))
+        write_run(order.json_path, document(order, session, about))
     except OSError as error:
         console.print(f"the run file could not be written: {error}", markup=False, highlight=False, soft_wrap=True)
         return False
@@ -173,13 +187,13 @@ def _write(order: Order, session: Session, console: Console, command: list[str] 
     return True
 
 
-def document(order: Order, session: Session, command: list[str] | None) -> dict[str, Any]:
+def document(order: Order, session: Session, about: dict[str, Any]) -> dict[str, Any]:
     """The run file: provenance, config (without the key), the rounds of every server and the ratios."""
     urls = [url for url in (order.url, order.against) if url]
     found = session.ratios(order)
     return {
         "format": FORMAT,
-        "provenance": provenance(command),
+        "provenance": about,
         "config": config(order),
         "interrupted": session.interrupted,
         "results": {

@@ -7,15 +7,16 @@ import math
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import aiohttp
 
 from ridgeline.bench.arrivals import ARRIVALS
 from ridgeline.bench.clock import Clock, WallClock
+from ridgeline.bench.datasets import Example
 from ridgeline.bench.load import Load
 from ridgeline.bench.order import Order
 from ridgeline.bench.records import Outcome, Shape
@@ -23,6 +24,7 @@ from ridgeline.bench.remote import Remote
 
 # Above it, delays of the client look like delays of the server.
 BUSY_SHARE = 0.8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Request i of the load belongs to share i % of. seed: the round's."""
+    """Request i of the load belongs to share i % of. seed: the round's. examples: of the workload's file."""
 
     order: Order
     target: Target
     seed: int
     tokens_per_word: float
+    examples: Sequence[Example] = field(default=(), repr=False)
     index: int = 0
     of: int = 1
 
     def shapes(self) -> Iterator[Shape]:
-        every = self.order.workload.shapes(self.seed, self.tokens_per_word)
+        every = self.order.workload.shapes(self.seed, self.examples, self.tokens_per_word)
         return islice(every, self.index, self.order.num_requests, self.of)
 
     def schedule(self) -> Iterator[tuple[float, Shape]]:
@@ -80,34 +83,46 @@ class Work:
 async def run_share(
     share: Share,
     work: Work,
-    origin_s: float,
+    agree: Callable[[], Awaitable[float]],
     on_outcome: Callable[[Outcome], None],
     clock: Clock | None = None,
 ) -> None:
-    """Sends the share's requests from origin_s on; work grows with every request that ends."""
+    """Sends the share's requests; work grows with every request that ends.
+
+    agree: called once everything is prepared, so that preparing delays no request; gives the clock's time to begin at.
+    """
     clock = clock or WallClock()
     _allow_many_sockets()
+    schedule = _begun(share.schedule()) if share.in_flight is None else iter(())
+    shapes = iter(()) if share.in_flight is None else _begun(share.shapes())
     async with connect(share.order, share.target, clock) as remote:
+        origin_s = await agree()
         await clock.sleep(max(0.0, origin_s - clock.now()))
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         try:
             load = Load(remote, clock, on_outcome, work.outcomes, origin_s)
             if share.in_flight is None:
-                await load.open_loop(share.schedule())
+                await load.open_loop(schedule)
             else:
                 until_s = share.order.duration_s or math.inf
-                await load.closed_loop(share.shapes(), share.in_flight, "measured", until_s)
+                await load.closed_loop(shapes, share.in_flight, "measured", until_s)
         finally:
             spent_s = time.perf_counter() - wall_s
             work.cpu_share = (time.process_time() - cpu_s) / spent_s if spent_s > 0 else 0.0
 
 
-async def warm_up(order: Order, target: Target, tokens_per_word: float) -> None:
+def _begun(items: Iterable[T]) -> Iterator[T]:
+    """The same, with the first one made already: a shuffle of a whole file, or long prefixes, take their time."""
+    rest = iter(items)
+    return chain(list(islice(rest, 1)), rest)
+
+
+async def warm_up(order: Order, target: Target, tokens_per_word: float, examples: Sequence[Example]) -> None:
     """The order's warm-up requests, with other prompts than the measured ones; what becomes of them is not kept."""
     many = order.warmup_requests
     if not many:
         return
-    shapes = islice(order.workload.shapes(-1 - order.seed, tokens_per_word), many)
+    shapes = islice(order.workload.shapes(-1 - order.seed, examples, tokens_per_word), many)
     clock = WallClock()
     async with connect(order, target, clock) as remote:
         load = Load(remote, clock, lambda _outcome: None, [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -60,7 +60,9 @@ def notes(m: Measures, load: Load) -> Iterator[str]:
     elif m.events and m.tokens > 1.05 * m.events:
         yield f"An event brought {m.tokens / m.events:.2f} tokens on average: ITL is between events, TPOT is by token."
     if m.answered and not m.events:
-        yield "The server answers in one piece: there is no first token to see."
+        yield "The server answers in one piece: there is no first token to see; a limit of ttft is held by the whole."
+    if load.lost:
+        yield f"{load.lost} of the client processes ended too early: their requests are missing in these figures."
     if load.client_bound:
         yield (
             f"CLIENT-BOUND: a client process used {max(load.cpu_shares):.2f} of a core; its own delays are in these "
@@ -70,7 +72,7 @@ def notes(m: Measures, load: Load) -> Iterator[str]:
         yield f"The client sent late (p99 {m.lateness_ms.p99:.0f} ms): the arrivals were not quite the planned ones."
 
 
-def print_ratios(console: Console, found: Mapping[str, Ratio], url: str, against: str) -> None:
+def print_ratios(console: Console, found: Mapping[str, Ratio], left_out: Sequence[str], url: str, against: str) -> None:
     """Ratios with their intervals; never a ratio alone."""
     console.print(f"{url} over {against}, median of the rounds' ratios", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -79,6 +81,8 @@ def print_ratios(console: Console, found: Mapping[str, Ratio], url: str, against
     for name, r in found.items():
         table.add_row(name, f"{r.ratio:.3f}", f"[{r.low:.3f}, {r.high:.3f}]", reading(r))
     console.print(table, highlight=False)
+    if left_out:
+        console.print(f"Not compared, as a round had 0 or none of it: {', '.join(left_out)}.", highlight=False)
     one = next(iter(found.values()), None)
     if one is not None:
         console.print(

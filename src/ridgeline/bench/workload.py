@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ridgeline.core.errors import ConfigError, did_you_mean
 KINDS = ("fixed", "uniform", "lognormal", "file", "sharegpt", "shared-prefix")
 PROMPT_KINDS = ("text", "ids")
 FROM_FILE = ("file", "sharegpt")
-INPUT_LEN, OUTPUT_LEN = Lengths(128, 128), Lengths(64, 64)
+INPUT_LEN, OUTPUT_LEN, ANSWER_LEN = Lengths(128, 128), Lengths(64, 64), Lengths(1, 2048)
 WORDS = sorted({word.strip('.,:"').lower() for prompt in PROMPTS for word in prompt.split()})
 
 
@@ -25,8 +25,8 @@ class Workload:
     """Raises ConfigError, naming the flag, for what makes no sense together.
 
     input_len, output_len: tokens; fixed takes single numbers. shared-prefix: prefix_groups prefixes of prefix_len
-    tokens, each request one of them and a tail of input_len. sharegpt: output_len bounds what the answers' lengths
-    ask for. prompt_kind ids: token ids below vocab, otherwise words.
+    tokens, each request one of them and a tail of input_len. sharegpt: output_len, a range, bounds what the answers'
+    lengths ask for. prompt_kind ids: token ids below vocab, otherwise words.
     """
 
     kind: str = "fixed"
@@ -49,6 +49,11 @@ class Workload:
             raise ConfigError(f"--prompts: a file belongs to --workload {' and '.join(FROM_FILE)}, and only to them")
         if self.kind == "fixed" and (self.input_len.is_range or self.output_len.is_range):
             raise ConfigError("--workload fixed: lengths are single numbers; for a range take uniform or lognormal")
+        if self.kind == "sharegpt" and not self.output_len.is_range:
+            raise ConfigError(
+                f"--output-len {self.output_len.low}: with --workload sharegpt the file gives the lengths; write "
+                f"bounds for them, for example {ANSWER_LEN.low}:{ANSWER_LEN.high}"
+            )
         for name, number in (
             ("vocab", self.vocab),
             ("prefix-groups", self.prefix_groups),
@@ -58,19 +63,21 @@ class Workload:
                 raise ConfigError(f"--{name}: {number} is too small; it must be at least 1")
 
     @property
-    def makes_text(self) -> bool:
-        """Whether lengths in tokens have to be turned into words."""
-        return self.prompt_kind == "text" and self.kind not in FROM_FILE
+    def counts_words(self) -> bool:
+        """Whether tokens have to be turned into words, or words (of a file's answers) into tokens."""
+        return self.prompt_kind == "text" and self.kind != "file"
 
-    def shapes(self, seed: int, tokens_per_word: float = 1.0) -> Iterator[Shape]:
-        """Without end; equal for equal seeds. Raises ConfigError for a file that cannot be used."""
+    def read(self) -> Sequence[Example]:
+        """What the file has; nothing where there is none. Raises ConfigError for one that cannot be used."""
+        if self.prompts is None:
+            return ()
+        return read_prompts(self.prompts) if self.kind == "file" else read_sharegpt(self.prompts)
+
+    def shapes(self, seed: int, examples: Sequence[Example] = (), tokens_per_word: float = 1.0) -> Iterator[Shape]:
+        """Without end; equal for equal seeds. examples: what `read` gave."""
         rng = random.Random(seed)
-        if self.kind == "file":
-            assert self.prompts is not None
-            return self._of(read_prompts(self.prompts), rng, tokens_per_word)
-        if self.kind == "sharegpt":
-            assert self.prompts is not None
-            return self._of(read_sharegpt(self.prompts), rng, tokens_per_word)
+        if self.kind in FROM_FILE:
+            return self._of(examples, rng, tokens_per_word)
         return self._made(rng, tokens_per_word)
 
     def _made(self, rng: random.Random, tokens_per_word: float) -> Iterator[Shape]:
@@ -88,7 +95,7 @@ class Workload:
             return tuple(rng.choices(range(self.vocab), k=tokens))
         return words(rng, max(1, round(tokens / tokens_per_word)))
 
-    def _of(self, examples: list[Example], rng: random.Random, tokens_per_word: float) -> Iterator[Shape]:
+    def _of(self, examples: Sequence[Example], rng: random.Random, tokens_per_word: float) -> Iterator[Shape]:
         """Each once in a shuffled order, then again in another."""
         while True:
             for example in rng.sample(examples, len(examples)):

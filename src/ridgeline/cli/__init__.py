@@ -15,6 +15,7 @@ import typer
 from ridgeline import __version__
 from ridgeline.cli import caching, chatting, generating, measuring, serving, weighing
 from ridgeline.core.errors import BadRequest, RidgelineError
+from ridgeline.core.plaintext import harmless
 
 app = typer.Typer(
     name="ridgeline",
@@ -94,4 +95,4 @@ def _flush() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)

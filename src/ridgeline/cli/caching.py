@@ -11,12 +11,17 @@ import typer
 from ridgeline.cli.environment import cache_dir
 from ridgeline.core.errors import ConfigError
 
+# Whatever else lies there was put there by somebody: the variable may name a folder that is not Ridgeline's alone.
+OURS = ("chat-history", "kernels", "ceilings")
+
 
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete everything in it, after a question.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what Ridgeline made in it, after a question.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Show the folder where Ridgeline keeps what it can make again. Models lie in the Hugging Face cache instead."""
+    if yes and not clear:
+        raise ConfigError("--yes: means nothing without --clear; leave it out")
     folder = cache_dir()
     try:
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -25,8 +30,11 @@ def cache(
             print(f"  {_bytes_in(entry) / 1e6:10.1f} MB  {entry.name}")
         if not entries:
             print("  empty")
-        elif clear and (yes or typer.confirm("Delete all of it?")):
-            for entry in entries:
+        ours = [entry for entry in entries if entry.name in OURS]
+        if clear and len(ours) < len(entries):
+            print(f"what is not Ridgeline's stays; its own are {', '.join(OURS)}")
+        if clear and ours and (yes or typer.confirm(f"Delete {', '.join(entry.name for entry in ours)}?")):
+            for entry in ours:
                 _delete(entry)
             print("deleted")
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from ridgeline.core.errors import ConfigError
 from ridgeline.hub.access import Access
 
 
@@ -28,8 +29,21 @@ def cache_dir() -> Path:
 
 
 def api_key() -> str | None:
-    """The key that clients of OpenAI's interface send."""
-    return os.environ.get("OPENAI_API_KEY") or None
+    """The key that clients of OpenAI's interface send. Raises ConfigError for what no header can carry."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    return check_key("OPENAI_API_KEY", key) if key else None
+
+
+def check_key(source: str, key: str) -> str:
+    """The key itself is not repeated. Raises ConfigError."""
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{source}: is no key; a key is one line of plain characters")
+    return key
+
+
+def keyless() -> dict[str, str]:
+    """The whole environment for servers that Ridgeline starts and measures itself: without keys that clients need."""
+    return {name: value for name, value in os.environ.items() if name != "RIDGELINE_API_KEYS"}
 
 
 def api_keys() -> str | None:

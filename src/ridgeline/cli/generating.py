@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from ridgeline.cli.environment import hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.params import SamplingParams
 
 if TYPE_CHECKING:
     from ridgeline.llm import Generation, Piece
@@ -46,10 +48,12 @@ def generate(
     from ridgeline.terminal import Terminal
 
     prompts = _read(prompt)
-    llm = LLM(config=config, access=hub_access(), terminal=Terminal())
     asked: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     asked["stop"] = tuple(stop) if stop else None
-    params = replace(llm.default_params, **{name: value for name, value in asked.items() if value is not None})
+    given = {name: value for name, value in asked.items() if value is not None}
+    SamplingParams(**given)  # raises before anything is loaded
+    llm = LLM(config=config, access=hub_access(), terminal=Terminal())
+    params = replace(llm.default_params, **given)
     turns = (JsonLines if json else Turns)(prompts, sys.stdout)
     try:
         for piece in llm.stream(prompts, params):
@@ -127,7 +131,15 @@ def _read(prompts: list[str]) -> list[str]:
     """`-` is what stands on stdin, without its last line end."""
     if prompts.count("-") > 1:
         raise ConfigError("-: stdin can be read once")
-    return [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    try:
+        texts = [sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts]
+        for text in texts:
+            text.encode()  # bytes of argv that are no text come as half characters
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise ConfigError(f"the prompt is not UTF-8 text ({error.reason})") from error
+    return texts
 
 
 def _speed(ends: Sequence[Generation]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ridgeline.cli.environment import keyless
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config, ModelOptions
 
@@ -32,7 +33,7 @@ def tradeoffs(
     from ridgeline.lab.grid import FULL, QUICK
     from ridgeline.lab.tradeoffs import run
 
-    raise SystemExit(run(QUICK if quick else FULL, _flags(config.model), out, load_seed, sys.argv))
+    raise SystemExit(run(QUICK if quick else FULL, _flags(config.model), keyless(), out, load_seed, sys.argv))
 
 
 def _flags(model: ModelOptions) -> list[str]:

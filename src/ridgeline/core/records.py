@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ LIBRARIES = ("ridgeline", "torch", "numpy", "transformers", "tokenizers", "aioht
 
 
 def provenance(command: list[str] | None = None) -> dict[str, Any]:
-    """Everything about a run that its numbers depend on and its config does not say."""
+    """Everything about a run that its numbers depend on and its config does not say. Taken when the run begins."""
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -29,6 +30,7 @@ def provenance(command: list[str] | None = None) -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
+        "gpus": gpu_names(),
         "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
     }
 
@@ -44,6 +46,19 @@ def cpu_name() -> str:
     if "model name" not in facts:
         return platform.machine()
     return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')})"
+
+
+def gpu_names() -> list[str]:
+    """NVIDIA's, as the driver's own tool names them; none where there is no such tool or it does not answer."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
 def write_run(path: Path, run: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -50,13 +50,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(flags: Sequence[str], program: Sequence[str] = ("-m", "ridgeline", "serve")) -> Iterator[Served]:
-    """`ridgeline serve FLAGS` on a free port; stopped with its children whatever happens.
+def serving(
+    flags: Sequence[str], environment: Mapping[str, str], program: Sequence[str] = ("-m", "ridgeline", "serve")
+) -> Iterator[Served]:
+    """`ridgeline serve FLAGS` on a free port; stopped with its children whatever happens. environment: all of it.
 
     Raises Unavailable, with the server's last words, if it does not come to listen.
     """
     child = subprocess.Popen(
         [sys.executable, *program, *flags, "--port", "0"],
+        env=dict(environment),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,7 +5,8 @@ Rows are plain mappings, so that what is measured, written to the run file and d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 from typing import Any
@@ -53,11 +54,15 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Runs loads against children. model_flags: for every server. show: what goes on, and steps that are done."""
+    """Runs loads against children. model_flags, environment: for every server. show: what goes on, and steps done."""
 
     model_flags: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
     seed: int
     show: Callable[[str, int], None]
+
+    def serving(self, flags: Sequence[str]) -> AbstractContextManager[Served]:
+        return serving([*self.model_flags, *flags], self.environment)
 
     def order(self, url: str, workload: Workload, **load: Any) -> Order:
         return Order(
@@ -86,7 +91,7 @@ def latency(bench: Bench, grid: Grid, results: Results) -> None:
     alone_per_s = 1.0
     for setting in grid.settings:
         bench.show(f"latency: {setting.name}", 0)
-        with serving([*bench.model_flags, *setting.flags]) as served:
+        with bench.serving(setting.flags) as served:
             probe = bench.order(served.url, MIXED, concurrency=1, num_requests=ALONE_REQUESTS)
             target = bench.meet(served, probe, results)
             if setting.batching == ALONE:
@@ -136,7 +141,7 @@ def padding(bench: Bench, grid: Grid, results: Results) -> None:
     """Share of computed positions that were padding, against the spread of prompt lengths around one mean."""
     bench.show("padding", 0)
     flags = [*Setting(WINDOWED, PADDING_WINDOW_MS, PADDING_LIMIT).flags, "--packing", "padded"]
-    with serving([*bench.model_flags, *flags]) as served:
+    with bench.serving(flags) as served:
         workload = replace(IDS, output_len=Lengths(PADDING_NEW, PADDING_NEW))
         load = {"concurrency": PADDING_LIMIT, "num_requests": grid.padding_requests}
         target = bench.meet(served, bench.order(served.url, workload, **load), results)
@@ -167,18 +172,24 @@ def padding_row(low: int, high: int, load: Load) -> Row:
     }
 
 
+def is_on_gpu(model: Row) -> bool:
+    """Whether the server's plan is of another memory than its processes' own."""
+    facts = model.get("ridgeline")
+    return isinstance(facts, dict) and str(facts.get("device", "cpu")).split(":")[0] != "cpu"
+
+
 def memory(bench: Bench, grid: Grid, results: Results) -> None:
     """What the server's processes hold once a batch of the size it was planned for has run, against the plan."""
     workload = replace(IDS, input_len=Lengths(MEMORY_IN, MEMORY_IN), output_len=Lengths(MEMORY_NEW, MEMORY_NEW))
     for batch in grid.batches:
         bench.show(f"memory: {batch} at once", 0)
         flags = ["--batching", "continuous", "--max-num-seqs", str(batch), "--max-model-len", str(MEMORY_LEN)]
-        with serving([*bench.model_flags, *flags]) as served:
+        with bench.serving(flags) as served:
             order = replace(
                 bench.order(served.url, workload, concurrency=batch, num_requests=batch), warmup_requests=0
             )  # fmt: skip
             target = bench.meet(served, order, results)
-            ready = resident_bytes(served.pid)
+            ready, ready_gpu = resident_bytes(served.pid), gpu_bytes(served.pid)
             load = bench.send(order, target)
             m, planned = measure(load.outcomes), served.planned
             if planned is None:
@@ -189,7 +200,9 @@ def memory(bench: Bench, grid: Grid, results: Results) -> None:
                     "answered": m.answered if m else 0,
                     "ready_bytes": ready,
                     "loaded_bytes": resident_bytes(served.pid),
+                    "ready_gpu_bytes": ready_gpu,
                     "gpu_bytes": gpu_bytes(served.pid),
+                    "on_gpu": is_on_gpu(results.model),
                     "weights_bytes": planned.weights,
                     "workspace_bytes": planned.workspace,
                     "kv_bytes": planned.kv_cache,

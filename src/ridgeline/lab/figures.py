@@ -14,6 +14,9 @@ TICKS_MS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 # Okabe and Ito's colours for the colour-blind, in shades that show on white and on near-black.
 COLOURS = ("#0083c9", "#e0711a", "#009e73", "#cc66a3", "#b09600", "#8a6fdf", "#d6504a", "#3aa5a5")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
+# For every eight lines, as then the colours come again.
+DASHES = ("solid", "dash", "dot", "dashdot")
+HOLLOW = ("", "-open", "-dot", "-open-dot")
 
 
 def latency(rows: Sequence[Row], label: Callable[[Row], str]) -> go.Figure:
@@ -26,8 +29,8 @@ def latency(rows: Sequence[Row], label: Callable[[Row], str]) -> go.Figure:
             y=[r["e2e_p50_ms"] for r in line],
             name=name,
             mode="lines+markers",
-            line={"color": COLOURS[i % len(COLOURS)], "width": 2},
-            marker={"symbol": MARKERS[i % len(MARKERS)], "size": 9},
+            line={"color": COLOURS[i % len(COLOURS)], "width": 2, "dash": DASHES[i // len(COLOURS) % len(DASHES)]},
+            marker={"symbol": MARKERS[i % len(MARKERS)] + HOLLOW[i // len(COLOURS) % len(HOLLOW)], "size": 9},
             customdata=[(r["rate_per_s"], r["e2e_p95_ms"], r["ttft_p50_ms"]) for r in line],
             hovertemplate=(
                 "%{customdata[0]:.1f} requests/s offered<br>%{x:.0f} tokens/s<br>latency p50 %{y:.0f} ms, "
@@ -68,19 +71,18 @@ def memory(rows: Sequence[Row]) -> go.Figure:
     """Measured lines, and what was planned as a line: bars of parts would hide how far they are apart."""
     figure = go.Figure()
     ordered = sorted(rows, key=lambda r: r["batch"])
-    series: list[tuple[str, Callable[[Row], int | None], str]] = [
-        ("measured: all", lambda r: r["loaded_bytes"], "solid"),
+    series: list[tuple[str, Callable[[Row], int], str]] = [
         ("planned: weights + workspace + KV cache", planned_bytes, "dash"),
-        ("measured: taken by the batch", lambda r: r["loaded_bytes"] - r["ready_bytes"], "solid"),
         ("planned: workspace + KV cache", lambda r: r["workspace_bytes"] + r["kv_bytes"], "dash"),
         ("planned: KV cache", lambda r: r["kv_bytes"], "dot"),
     ]
-    if all(r["gpu_bytes"] is not None for r in rows):
-        series.append(("measured: GPU", lambda r: r["gpu_bytes"], "solid"))
+    if all(None not in measured_bytes(r) for r in rows):
+        series.append(("measured: all", lambda r: measured_bytes(r)[1] or 0, "solid"))
+        series.append(("measured: taken by the batch", _taken_bytes, "solid"))
     for i, (name, of, dash) in enumerate(series):
         figure.add_scatter(
             x=[r["batch"] for r in ordered],
-            y=[(of(r) or 0) / MIB for r in ordered],
+            y=[of(r) / MIB for r in ordered],
             name=name,
             mode="lines+markers",
             line={"color": COLOURS[i % len(COLOURS)], "width": 2, "dash": dash},
@@ -94,6 +96,18 @@ def memory(rows: Sequence[Row]) -> go.Figure:
 
 def planned_bytes(row: Row) -> int:
     return int(row["weights_bytes"] + row["workspace_bytes"] + row["kv_bytes"])
+
+
+def measured_bytes(row: Row) -> tuple[int | None, int | None]:
+    """When ready and after the batch, of the memory that the plan is about; None where the driver does not tell."""
+    if row["on_gpu"]:
+        return row["ready_gpu_bytes"], row["gpu_bytes"]
+    return row["ready_bytes"], row["loaded_bytes"]
+
+
+def _taken_bytes(row: Row) -> int:
+    ready, loaded = measured_bytes(row)
+    return (loaded or 0) - (ready or 0)
 
 
 def _laid_out(figure: go.Figure) -> go.Figure:

@@ -100,6 +100,7 @@ def _footer(document: Row) -> str:
     commit = source["commit"] or "unknown"
     facts = {
         "Machine": f"{source['cpu']}, {source['cores']} cores, {source['system']}",
+        "GPUs": ", ".join(source["gpus"]) or "none",
         "Command": " ".join(source["command"] or []),
         "Date": source["started"],
         "Commit": commit + (" with changes" if source["dirty"] else ""),
@@ -107,4 +108,6 @@ def _footer(document: Row) -> str:
     }
     rows = "".join(f"<dt>{name}</dt><dd><code>{escape(text)}</code></dd>" for name, text in facts.items())
     ended = "<p>The run was interrupted.</p>" if document["interrupted"] else ""
+    if document["error"] is not None:
+        ended += f"<p>The run failed before its end: {escape(document['error'])}</p>"
     return f"<footer>{ended}<dl>{rows}</dl></footer>"

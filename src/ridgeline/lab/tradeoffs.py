@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ridgeline.core.errors import ConfigError
+from ridgeline.core.errors import ConfigError, RidgelineError
 from ridgeline.core.records import provenance, write_run
 from ridgeline.lab.experiments import Bench, Interrupted, Results, latency, memory, padding
 from ridgeline.lab.grid import Grid
@@ -25,23 +25,37 @@ NO_BREAK = "\u00a0"
 
 
 def run(
-    grid: Grid, model_flags: Sequence[str], out: Path, seed: int, command: list[str], console: Console | None = None
+    grid: Grid,
+    model_flags: Sequence[str],
+    environment: Mapping[str, str],
+    out: Path,
+    seed: int,
+    command: list[str],
+    console: Console | None = None,
 ) -> int:
     """Measures all three and writes OUT/tradeoffs.json and OUT/tradeoffs.html. The exit code; 130 for Ctrl-C, after
-    which what was measured is still written. Raises Unavailable and ConfigError."""
+    which what was measured is still written. environment: of the servers.
+
+    Raises Unavailable and ConfigError, also after what was measured before has been written.
+    """
     console = console or Console()
     _make_folder(out)
-    results, interrupted = Results(), False
+    about = provenance(command)
+    results, interrupted, failure = Results(), False, None
     try:
-        _measure(grid, model_flags, seed, results, console)
+        _measure(Bench(model_flags, environment, seed, lambda _what, _done: None), grid, results, console)
+    except RidgelineError as error:
+        failure = error
+        console.print("The measurement failed; what was measured by then is written.", highlight=False)
     except (Interrupted, KeyboardInterrupt):
         interrupted = True
         console.print("Interrupted; what was measured by then is written.", highlight=False)
     document = {
         "format": FORMAT,
-        "provenance": provenance(command),
+        "provenance": about,
         "config": {"grid": asdict(grid), "model_flags": list(model_flags), "seed": seed},
         "interrupted": interrupted,
+        "error": None if failure is None else str(failure),
         "results": asdict(results),
     }
     try:
@@ -52,6 +66,8 @@ def run(
     print_views(console, document)
     console.print(f"Run file: {out / 'tradeoffs.json'}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Page: {out / 'tradeoffs.html'}", markup=False, highlight=False, soft_wrap=True)
+    if failure is not None:
+        raise failure
     return EXIT_INTERRUPTED if interrupted else 0
 
 
@@ -63,7 +79,7 @@ def _make_folder(out: Path) -> None:
         raise ConfigError(f"--out {out}: it cannot be made ({error})") from error
 
 
-def _measure(grid: Grid, model_flags: Sequence[str], seed: int, results: Results, console: Console) -> None:
+def _measure(bench: Bench, grid: Grid, results: Results, console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, refresh_per_second=2) as bar:
         task = bar.add_task("", total=grid.steps)
@@ -71,9 +87,9 @@ def _measure(grid: Grid, model_flags: Sequence[str], seed: int, results: Results
         def show(what: str, done: int) -> None:
             bar.update(task, description=what, advance=done)
 
-        bench = Bench(model_flags, seed, show)
+        shown = replace(bench, show=show)
         for experiment in (latency, padding, memory):
-            experiment(bench, grid, results)
+            experiment(shown, grid, results)
 
 
 def print_views(console: Console, document: dict[str, Any]) -> None:

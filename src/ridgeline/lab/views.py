@@ -110,18 +110,24 @@ def _padding_reading(rows: Sequence[Row]) -> str:
 
 
 def _memory_reading(rows: Sequence[Row]) -> str:
+    """Of the memory that was planned: a GPU's where the model is on one, otherwise the processes' own."""
     first, last = min(rows, key=lambda r: r["batch"]), max(rows, key=lambda r: r["batch"])
-    taken, planned = last["loaded_bytes"] - last["ready_bytes"], last["workspace_bytes"] + last["kv_bytes"]
+    (ready, loaded), planned = figures.measured_bytes(last), last["workspace_bytes"] + last["kv_bytes"]
+    begun = figures.measured_bytes(first)[1]
+    if ready is None or loaded is None or begun is None:
+        return (
+            f"With {last['batch']} at once {human_bytes(planned)} were planned on the GPU for workspace and cache; "
+            "what was taken there is not known, as the driver does not tell what these processes hold."
+        )
     told = (
-        f"With {last['batch']} at once the batch took {human_bytes(taken)} on top of the waiting server, "
-        f"{taken / planned:.2f} of the {human_bytes(planned)} planned for workspace and cache"
+        f"With {last['batch']} at once the batch took {_signed(loaded - ready)} on top of the waiting server, "
+        f"{(loaded - ready) / planned:.2f} of the {human_bytes(planned)} planned for workspace and cache"
     )
     if last is first:
         return f"{told}."
-    grown, kv = last["loaded_bytes"] - first["loaded_bytes"], last["kv_bytes"] - first["kv_bytes"]
     return (
-        f"{told}. From {first['batch']} to {last['batch']} the processes grew by {_signed(grown)}, "
-        f"the planned cache by {_signed(kv)}."
+        f"{told}. From {first['batch']} to {last['batch']} the processes grew by {_signed(loaded - begun)}, "
+        f"the planned cache by {_signed(last['kv_bytes'] - first['kv_bytes'])}."
     )
 
 
@@ -178,7 +184,8 @@ VIEWS = (
         "memory",
         "Memory against batch size: measured and planned",
         "Each server was planned for that many sequences at once, and then ran them. "
-        "Measured is the resident memory of its processes, the program and its libraries included.",
+        "Measured is the memory of its processes, the program and its libraries included: resident on the host, and on "
+        "a GPU as the driver tells it.",
         (
             Column("at once", _number("batch", 0)),
             Column("plan: weights", _size("weights_bytes")),
@@ -187,7 +194,8 @@ VIEWS = (
             Column("when ready", _size("ready_bytes")),
             Column("after batch", _size("loaded_bytes")),
             Column("grown", lambda r: _signed(r["loaded_bytes"] - r["ready_bytes"])),
-            Column("GPU", _size("gpu_bytes")),
+            Column("GPU: ready", _size("ready_gpu_bytes")),
+            Column("GPU: after", _size("gpu_bytes")),
         ),
         lambda results: list(results["memory"]),
         _memory_reading,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from ridgeline.core.errors import BadRequest, RidgelineError, did_you_mean
+from ridgeline.core.plaintext import CONTROLS
 from ridgeline.talk.conversation import Conversation, Turn
 from ridgeline.talk.lines import Lines, read_message
 from ridgeline.talk.partner import Partner
@@ -16,9 +17,6 @@ HELP = """/reset         forget what was said, not the system's text
 Ctrl-C stops an answer. A backslash at a line's end: the next line belongs to it. A line that begins with a space is no
 command."""
 CONTINUES = "\nWhat you type is continued as text; Enter alone goes on."
-
-# What a model writes must not drive the terminal.
-_CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def _first_word(message: str) -> str:
@@ -34,7 +32,7 @@ class Talk:
     ) -> None:
         self._partner, self._lines, self._conversation = partner, lines, conversation
         self._out, self._tell = out, tell
-        self._table = _CONTROLS if out.isatty() else {}
+        self._table = CONTROLS if out.isatty() else {}
         self._told = False
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,

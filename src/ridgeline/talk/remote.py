@@ -16,14 +16,16 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from ridgeline.core.address import check_address
 from ridgeline.core.errors import BadRequest, ConfigError, NotFound, RidgelineError, Unavailable
+from ridgeline.core.eventstream import EventStream
 from ridgeline.talk.conversation import Conversation, least_answer, too_long
-from ridgeline.talk.events import EventLines
 from ridgeline.talk.partner import Say
 
 Json = dict[str, Any]
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=300)
 MESSAGE_CHARS = 300
+LONGEST_EVENT_BYTES = 1 << 20
 CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 
 
@@ -37,8 +39,7 @@ class Address:
     @staticmethod
     def parse(url: str, api_key: str | None) -> Address:
         """Raises ConfigError for what is no address."""
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"--url {url}: is no address; write for example http://localhost:8000")
+        check_address("--url", url)
         return Address(url.rstrip("/").removesuffix("/v1"), api_key)
 
     @asynccontextmanager
@@ -56,8 +57,9 @@ class Address:
         except (aiohttp.InvalidURL, UnicodeError) as error:
             raise ConfigError(f"--url {self.url}: is no address; write for example http://localhost:8000") from error
         except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno or 0
-            why = os.strerror(number) if number > 0 else str(error.os_error)
+            cause = getattr(error, "os_error", None)  # an error about a certificate has none
+            number = cause.errno or 0 if cause is not None else 0
+            why = os.strerror(number) if number > 0 else str(cause or error)
             raise Unavailable(
                 f"{self.url}: no server there ({why}); start one with `ridgeline serve` or correct --url"
             ) from error
@@ -156,13 +158,13 @@ class Remote:
         body = self._form.asked(conversation) | self._params | {"max_tokens": max_tokens, "stream": True}
         if self._facts.model is not None:
             body["model"] = self._facts.model
-        lines, reason = EventLines(), None
+        stream, reason = EventStream(LONGEST_EVENT_BYTES), None
         async with self._address.request("POST", self._form.path, body) as response:
             async for data in response.content.iter_any():
-                for event in lines.feed(data):
-                    if event == "[DONE]":
+                for event in stream.feed(data):
+                    if event == b"[DONE]":
                         return reason
-                    text, ended = self._piece(event)
+                    text, ended = self._piece(event.decode("utf-8", "replace"))
                     say(text)
                     reason = ended or reason
         raise Unavailable(f"{self._address.url}: the answer broke off")
@@ -171,7 +173,7 @@ class Remote:
         """Its text, and the reason of the end with the last one."""
         try:
             values = json.loads(event)
-            if "error" in values:
+            if values.get("error") is not None:
                 raise Unavailable(f"the server says: {_message(event)}")
             if not values["choices"]:  # counts of tokens
                 return "", None
