@@ -42,14 +42,13 @@ class Totals:
 
     def __init__(self) -> None:
         self._before = dict.fromkeys((row[0] for row in _ENGINE), 0)
-        self._last = _NOTHING
 
-    def see(self, counters: Counters) -> dict[str, int]:
-        """The totals, after counters. Fewer steps than before: another life, and what was seen last is added up."""
-        if counters.steps < self._last.steps:
-            for name in self._before:
-                self._before[name] += getattr(self._last, name)
-        self._last = counters
+    def end(self, counters: Counters) -> None:
+        """A life has ended with these; what is counted from now on belongs to the next one."""
+        self._before = self.with_life(counters)
+
+    def with_life(self, counters: Counters) -> dict[str, int]:
+        """The totals, of the lives that ended and the one that has counted so far."""
         return {name: before + getattr(counters, name) for name, before in self._before.items()}
 
 
@@ -77,15 +76,10 @@ class Metrics:
     def watch(self, service: Service) -> None:
         """The engine is ready; called again after each time it was restored."""
         if self._service is not None:
-            self.engine_ended()
+            self._totals.end(self._service.engine.counters)
             self._restarts.inc()
         self._service = service
         service.engine.on_step = self._stepped
-
-    def engine_ended(self) -> None:
-        """Take down what the engine had counted when it ended, before the next one begins at 0."""
-        if self._service is not None:
-            self._totals.see(self._service.engine.counters)
 
     def began(self, prompt_tokens: int) -> None:
         self._prompt.labels(self._name).inc(prompt_tokens)
@@ -130,7 +124,7 @@ class Metrics:
             return
         engine, blocks = self._service.engine, self._service.info.num_blocks
         counters = engine.counters
-        totals = self._totals.see(counters)
+        totals = self._totals.with_life(counters)
         now = counters if engine.failure is None else _NOTHING
         for name, help, value in (
             ("vllm:num_requests_running", "Sequences in a slot.", now.running),
