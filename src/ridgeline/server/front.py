@@ -124,6 +124,8 @@ class Front:
         """One engine after another, until the server stops or there is no sense in another one."""
         attempt = 0
         while (reason := await self._one_engine(stopping)) is not None:
+            if self.draining:
+                return  # nobody new is let in, and what was in flight has ended with the engine
             attempt = self._progress.attempt
             delay_s = self._restarts.next_delay_s()
             if delay_s is None:
@@ -135,6 +137,8 @@ class Front:
             phase = f"restarting the engine in {delay_s:g} s"
             self._progress = Starting(phase, 0, 0, attempt, reason, retry_after_s=math.ceil(delay_s))
             await asyncio.sleep(delay_s)
+            if self.draining:
+                return
 
     async def _one_engine(self, stopping: asyncio.Future[None]) -> str | None:
         """Why the engine ended or could not be restarted, for clients to read. None: there is nothing to restore."""
