@@ -54,7 +54,7 @@ class Answer:
         visit: Visit,
     ) -> None:
         self._ask, self._prompts, self._service, self._heading, self._shape = ask, prompts, service, heading, shape
-        self._visit, self._settled = visit, False
+        self._visit, self._settled, self._aborted = visit, False, False
         self._groups: list[list[Choice]] = []  # by prompt
         self._headers = [(b"cache-control", b"no-store")]
         if ask.ignored:
@@ -75,6 +75,7 @@ class Answer:
             elif not gone.done():
                 raise self._visit.timed_out()
         except RidgelineError as error:
+            self._abort()  # first: a client that does not read would hold its slots until it is cut off
             await _finished(work)
             if not writer.started:
                 raise
@@ -126,6 +127,10 @@ class Answer:
             raise
 
     def _abort(self) -> None:
+        """Once is enough, however many ends meet."""
+        if self._aborted:
+            return
+        self._aborted = True
         for choice in self._choices:
             choice.stream.abort()
 
