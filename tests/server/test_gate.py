@@ -13,12 +13,14 @@ from typing import Any
 import openai
 import pytest
 
+from ridgeline.server.auth import Key, Keys
 from ridgeline.server.limits import Limits
 from ridgeline.server.logs import Json, Text
 from ridgeline.server.manners import Manners
 from tests.server.live import Live, Stage, serving
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+KEYS = Keys([Key("one", b"")])
 LONG = {"prompt": "x", "max_tokens": 200, "temperature": 0}
 
 
@@ -231,3 +233,28 @@ def test_a_full_queue_is_told_at_once_and_never_reaches_the_engine() -> None:
             stage.runner.open()
         wait_until(lambda: post(live, {"prompt": "x", "max_tokens": 1}).status == 200)
         assert post(live, {"prompt": ["x"] * 3}).json["error"]["param"] == "prompt"
+
+
+def test_the_rest_of_a_refused_body_may_not_come_for_ever() -> None:
+    manners, head = Manners(Limits(body_timeout_s=0.5), KEYS), HEAD + "Content-Length: 100000\r\n\r\n{"
+    with serving(manners=manners) as live, connected(live, head) as connection:
+        assert b" 401 " in connection.recv(65_536)
+        deadline, ended = time.monotonic() + 20, False
+        connection.settimeout(0.05)
+        while not ended and time.monotonic() < deadline:
+            try:
+                connection.sendall(b" ")  # a byte now and then renews nothing
+                ended = connection.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended
+
+
+def test_a_refused_body_that_comes_in_time_leaves_the_connection_usable() -> None:
+    manners, head = Manners(Limits(body_timeout_s=20), KEYS), HEAD + "Content-Length: 4\r\n\r\n{"
+    with serving(manners=manners) as live, connected(live, head) as connection:
+        assert b" 401 " in connection.recv(65_536)
+        connection.sendall(b"   GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in rest(connection)
