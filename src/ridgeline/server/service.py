@@ -23,7 +23,8 @@ class Service:
 
     name: what clients call the model; root: the model's own name. note: why this model was chosen, if that needs
     saying. defaults: sampling values for requests that bring none. seed: requests without a seed get one from it, in
-    the order of their arrival. created: Unix seconds. chat: how the model knows a conversation, None if it knows none.
+    the order of their arrival; asked counts them, also over the engines that follow one that died. created: Unix
+    seconds. chat: how the model knows a conversation, None if it knows none.
     lenient: fields that nobody knows are named in a header instead of refused.
     """
 
@@ -39,11 +40,11 @@ class Service:
     note: str | None = None
     chat: ChatTemplate | None = None
     lenient: bool = False
-    _asked: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False, compare=False)
+    asked: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
     def seeded(self, params: SamplingParams) -> SamplingParams:
         """The same with a seed: the request's own, otherwise the next one of this server."""
-        return params if params.seed is not None else replace(params, seed=derive_seed(self.seed, next(self._asked)))
+        return params if params.seed is not None else replace(params, seed=derive_seed(self.seed, next(self.asked)))
 
     def submit(self, prompt_ids: Tokens, params: SamplingParams, cache_salt: str = "") -> Stream:
         """Hand a prompt to the engine; params have a seed. Raises EngineDied, and BadRequest for too many stop ids."""
