@@ -170,3 +170,15 @@ def test_an_engine_that_dies_while_the_server_drains_is_not_restored() -> None:
         return begun
 
     assert asyncio.run(live()) == 1
+
+
+def test_a_restart_that_fails_tells_clients_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(engines.raising, engines.defective)
+    host.release.set()
+    with serving(bring_up=host.bring_up, restarts=Restarts(2, first_delay_s=0.05), loaded=False) as live:
+        assert host.ready.wait(PATIENCE_S)
+        assert "send it again" in ask(live, stream=False)
+        live.thread.join(PATIENCE_S)
+        state = live.server._front.state
+        assert state.message == "ZeroDivisionError: a defect; the server's log has the details"  # type: ignore[union-attr]
+    assert 'raise ZeroDivisionError("a defect")' in caplog.text

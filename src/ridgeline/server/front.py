@@ -150,7 +150,7 @@ class Front:
                 self._restarts.serving()
                 return await self._watch(service, stopping)
         except RidgelineError as error:
-            message, details = str(error), str(error)
+            message, details = str(error), "\n".join([str(error), *getattr(error, "__notes__", ())])
         except Exception as error:
             message, details = repr(error), traceback.format_exc()
         if not self._progress.reason:
@@ -167,7 +167,7 @@ class Front:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return None
-            reason = _for_clients(ended.result())
+            reason = ended.result().brief
             log.error("the engine has ended:\n%s", ended.result().message)
             self._progress = Starting("clearing away the engine that died", 0, 0, reason=reason)
             self._settled = None
@@ -183,10 +183,3 @@ class Front:
         self.gave_up = True
         self._settled = Failed(message)
         log.error("%s", details)
-
-
-def _for_clients(failed: messages.Failed) -> str:
-    """A traceback belongs in the log; its last line says enough."""
-    if failed.expected:
-        return failed.message
-    return f"{failed.message.strip().splitlines()[-1]}; the server's log has the details"
