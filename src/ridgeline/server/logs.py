@@ -75,7 +75,8 @@ def _lines(message: str) -> str:
 def _shown(value: Any) -> str:
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     text = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
-    safe = "".join(char if char.isprintable() and char != '"' else _escaped(char) for char in text)
+    # A backslash too: one before the closing quote would let the value go on into the next.
+    safe = "".join(char if char.isprintable() and char not in '"\\' else _escaped(char) for char in text)
     return f'"{safe}"' if " " in safe or "=" in safe or not safe else safe
 
 
