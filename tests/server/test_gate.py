@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -258,3 +259,40 @@ def test_a_refused_body_that_comes_in_time_leaves_the_connection_usable() -> Non
         assert b" 401 " in connection.recv(65_536)
         connection.sendall(b"   GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert b" 200 " in rest(connection)
+
+
+@pytest.mark.parametrize("value", ['a" error=none', "a b\\", "a\\", '\\" status=200'])
+def test_no_value_ends_before_its_quotes_do(value: str) -> None:
+    record = logging.makeLogRecord({"msg": "request", "fields": {"path": value, "status": 500}})
+    line = Text().format(record).split(" request ", 1)[1]
+    fields = re.fullmatch(r'path=("(?:[^"\\]|\\.)*"|[^ "=]*) status=500', line)
+    assert fields is not None, line
+
+
+def test_the_field_that_asked_for_too_many_generations_is_named() -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}], "n": 5}
+    with serving(manners=Manners(Limits(queued_requests=4))) as live:
+        for path, body, param in (
+            ("/v1/chat/completions", chat, "n"),
+            ("/v1/completions", {"prompt": "x", "n": 5}, "n"),
+            ("/v1/completions", {"prompt": "x", "best_of": 5}, "best_of"),
+            ("/v1/completions", {"prompt": ["x"] * 5}, "prompt"),
+        ):
+            reply = live.fetch(path, "POST", json.dumps(body).encode())
+            assert (reply.status, reply.json["error"]["param"]) == (400, param)
+
+
+def test_a_prompt_counts_once_in_the_log(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ridgeline.requests"):
+        assert post(live, {"prompt": "abc", "n": 4, "max_tokens": 1}).status == 200
+    assert " prompt_tokens=3 " in Text().format(caplog.records[0])
+
+
+def test_a_deadline_bounds_the_body_too() -> None:
+    manners = Manners(Limits(request_timeout_s=0.2, body_timeout_s=20))
+    for path in ("/v1/completions", "/tokenize"):
+        head = HEAD.replace("/v1/completions", path) + "Content-Length: 100\r\n\r\n{"
+        with serving(manners=manners) as live, connected(live, head) as connection:
+            answer = connection.recv(65_536)
+            assert b" 408 " in answer
+            assert error_in(answer)["code"] == "deadline_exceeded"
