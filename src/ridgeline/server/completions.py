@@ -38,6 +38,8 @@ from ridgeline.server.words import chat_logprobs, completion_logprobs
 from ridgeline.server.writer import Writer
 from ridgeline.text.stream import StopStrings
 
+_MANY_WORDS = 4096  # tokens of an answer, and of those beside them
+
 T = TypeVar("T")
 
 
@@ -136,6 +138,15 @@ class Answer:
 
     async def _whole(self, writer: Writer) -> None:
         await _together([choice.run() for choice in self._choices])
+        scored = (self._ask.params.logprobs or 0) + (self._ask.params.prompt_logprobs or 0) + 1
+        words = scored * sum(len(choice.prompt.ids) * self._ask.echo + len(choice.ids) for choice in self._choices)
+        # In a thread what would keep the streams of others waiting for longer than a few milliseconds.
+        body = await asyncio.to_thread(self._written) if words > _MANY_WORDS else self._written()
+        self._settle()
+        await writer.whole(body)
+
+    def _written(self) -> bytes:
+        """The whole answer; every choice has ended, so nobody changes them any more."""
         best = [choice for group in self._groups for choice in _likeliest(group, self._ask.n)]
         choices = [
             {
@@ -149,8 +160,7 @@ class Answer:
             }
             for index, choice in enumerate(best)
         ]
-        self._settle()
-        await writer.whole(whole_answer(self._heading, self._shape, choices, self._usage()))
+        return whole_answer(self._heading, self._shape, choices, self._usage())
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
@@ -165,9 +175,11 @@ class Answer:
         # Whether a chunk in the middle is nothing but text.
         plain = ask.params.logprobs is None and not ask.return_token_ids and not ask.continuous_usage
         text, ids = await choice.advance()
+        extra = self._prompt_ids(choice)
         if self._shape.opening is not None:
-            await writer.event(chunks.opening(self._shape.opening, self._usage_so_far()))
-        text, extra = self._echoed(choice) + text, self._prompt_ids(choice)
+            await writer.event(chunks.opening(self._shape.opening | extra, self._usage_so_far()))
+            extra = {}
+        text = self._echoed(choice) + text
         while choice.end is None:
             if plain:
                 if text:
