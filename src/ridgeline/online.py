@@ -42,9 +42,19 @@ class Operator(Protocol):
 
     def say(self, text: str) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
     def progress(self, at: Progress) -> None: ...
 
     def done(self) -> None: ...
+
+
+class AtTerminal:
+    """A person reads every line, so a warning needs no other place than the rest."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.say = self.warn = terminal.say
+        self.progress, self.done = terminal.progress, terminal.done
 
 
 class LogLines:
@@ -52,6 +62,9 @@ class LogLines:
 
     def say(self, text: str) -> None:
         logging.getLogger("ridgeline").info(text)
+
+    def warn(self, text: str) -> None:
+        logging.getLogger("ridgeline").warning(text)
 
     def progress(self, at: Progress) -> None:
         """A log has no bar; /ready tells."""
@@ -101,16 +114,16 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
     """
     options = config.server
     logs.configure(options)
-    operator: Operator = terminal if options.log_format == "text" else LogLines()
+    operator: Operator = AtTerminal(terminal) if options.log_format == "text" else LogLines()
     say = operator.say
     file = config.clients.api_key_file
     keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
     if warning is not None:
-        say(warning)
+        operator.warn(warning)
     starting = Stopwatch(started_ns)
     starting.lap("python, imports")
     prepared: Prepared | None = None
-    asked = itertools.count()  # over all lives of the engine: a seed given out once is not given out again
+    asked = itertools.count()
 
     @contextlib.asynccontextmanager
     async def bring_up(report: Report) -> AsyncIterator[Service]:
@@ -138,10 +151,10 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
                 root=prepared.found.name,
                 created=int(time.time()),
                 seed=config.model.seed,
+                asked=asked,
                 note=prepared.found.note,
                 chat=prepared.chat,
                 lenient=config.clients.lenient,
-                asked=asked,
             )
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.

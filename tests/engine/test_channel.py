@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -148,5 +151,36 @@ def test_closing_ends_the_engine_process() -> None:
         await asyncio.to_thread(client.close)
         assert channel.process.exitcode == 0
         assert client.failure is None  # it was asked to go
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups of processes to signal")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_engine_to_its_front(sent: signal.Signals) -> None:
+    async def talk() -> None:
+        channel = ProcessChannel(engines.working)
+        client = EngineClient(channel)
+        client.start()
+        assert channel.process.pid is not None
+        os.kill(channel.process.pid, sent)  # before it has run a line of ours
+        await client.ready()
+        os.kill(channel.process.pid, sent)
+        assert (await drain(client.submit(prompt(3), 4, Sampling())))[0] == naive([3], 4, Sampling())
+        await asyncio.to_thread(client.close)
+        assert channel.process.exitcode == 0
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+def test_closing_ends_an_engine_that_is_loading() -> None:
+    async def talk() -> None:
+        loading = asyncio.Event()
+        channel = ProcessChannel(engines.stuck)
+        client = EngineClient(channel)
+        client.start(lambda *_progress: loading.set())
+        await loading.wait()
+        await asyncio.to_thread(client.close)
+        assert not channel.process.is_alive()
 
     asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))

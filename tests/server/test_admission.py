@@ -57,11 +57,10 @@ def test_no_order_of_events_breaks_a_bound_or_leaves_something_behind(acts: list
             told.append(error)
         assert 0 <= queue.queued_requests <= 8
         assert 0 <= queue.queued_tokens <= 100
-        assert queue.queued_requests <= queue.in_flight
     assert all(1 <= one.retry_after_s <= 60 if isinstance(one, Overloaded) else one.param == "prompt" for one in told)
     for place, _ in places:
         place.leave()
-    assert (queue.queued_requests, queue.queued_tokens, queue.in_flight) == (0, 0, 0)
+    assert (queue.queued_requests, queue.queued_tokens) == (0, 0)
     assert not queue._by_key
 
 
@@ -74,7 +73,7 @@ def test_a_request_waits_until_its_first_token_and_no_longer() -> None:
     first.weigh([5])
     first.began(0)
     first.began(0)
-    assert (queue.queued_requests, queue.queued_tokens, queue.in_flight) == (1, 0, 2)
+    assert (queue.queued_requests, queue.queued_tokens) == (1, 0)
     queue.enter(1)
     second.leave()
     queue.check()
@@ -95,12 +94,13 @@ def test_tokens_have_a_bound_of_their_own() -> None:
 
 def test_what_can_never_wait_is_the_clients_mistake() -> None:
     queue = admission(Now(), requests=4, tokens=10, per_key=2)
-    with pytest.raises(BadRequest, match="at most 4 wait"):
-        queue.enter(5)
+    with pytest.raises(BadRequest, match="best_of: 5 generations; this server lets at most 4 wait") as caught:
+        queue.enter(5, field="best_of")
+    assert caught.value.param == "best_of"
     with pytest.raises(BadRequest, match="may have 2 under way"):
         queue.enter(3, "key")
-    with pytest.raises(BadRequest, match="at most 10 wait"):
-        queue.enter(1).weigh([11])
+    with pytest.raises(BadRequest, match="messages: 11 tokens; this server lets at most 10 wait"):
+        queue.enter(1).weigh([11], "messages")
 
 
 def test_a_key_has_its_share_and_others_have_theirs() -> None:

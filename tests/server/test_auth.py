@@ -120,3 +120,9 @@ def test_a_key_has_a_bound_of_its_own() -> None:
         assert live.fetch("/v1/completions", "POST", body, authorization=f"Bearer {OTHER}").status == 200
         list(stream)
         assert live.fetch("/v1/completions", "POST", body, authorization=f"Bearer {SECRET}").status == 200
+
+
+@pytest.mark.parametrize("listed", ["", ",", " , "])
+def test_a_variable_without_a_key_in_it_does_not_open_the_server(listed: str) -> None:
+    with pytest.raises(ConfigError, match="RIDGELINE_API_KEYS"):
+        read_keys(None, listed)

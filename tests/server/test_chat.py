@@ -98,3 +98,9 @@ def test_a_model_without_a_template_says_what_to_use_instead() -> None:
         assert caught.value.param == "messages"
         assert live.fetch("/tokenizer_info").json["chat_template"] is None
         assert live.openai.completions.create(model="recite", prompt="x", max_tokens=1).choices
+
+
+def test_the_ids_of_the_prompt_come_with_the_first_chunk(client: OpenAI) -> None:
+    first, *others = client.chat.completions.create(**ASK, stream=True, extra_body={"return_token_ids": True})
+    assert bytes((first.choices[0].model_extra or {})["prompt_token_ids"]).decode() == RENDERED
+    assert not any("prompt_token_ids" in (chunk.choices[0].model_extra or {}) for chunk in others)

@@ -169,3 +169,13 @@ def test_max_tokens_left_out_is_what_fits_up_to_16(live: Live) -> None:
     answer = live.openai.completions.create(model="recite", prompt="x", temperature=0)
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 16
+
+
+def test_a_large_answer_is_the_same_as_a_small_one(client: OpenAI) -> None:
+    ask = {"model": "recite", "prompt": "x", "max_tokens": 200, "temperature": 0, "logprobs": 5, "echo": True}
+    (small,) = client.completions.create(**ask).choices  # type: ignore[call-overload]
+    large = client.completions.create(**ask, n=8).choices  # type: ignore[call-overload]
+    assert [choice.index for choice in large] == [*range(8)]
+    assert {choice.text for choice in large} == {small.text}
+    assert large[-1].logprobs.token_logprobs[0] is None
+    assert large[-1].logprobs.text_offset == small.logprobs.text_offset

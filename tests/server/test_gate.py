@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from typing import Any
 import openai
 import pytest
 
+from ridgeline.server.auth import Key, Keys
 from ridgeline.server.limits import Limits
 from ridgeline.server.logs import Json, Text
 from ridgeline.server.manners import Manners
 from tests.server.live import Live, Stage, serving
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+KEYS = Keys([Key("one", b"")])
 LONG = {"prompt": "x", "max_tokens": 200, "temperature": 0}
 
 
@@ -231,3 +234,65 @@ def test_a_full_queue_is_told_at_once_and_never_reaches_the_engine() -> None:
             stage.runner.open()
         wait_until(lambda: post(live, {"prompt": "x", "max_tokens": 1}).status == 200)
         assert post(live, {"prompt": ["x"] * 3}).json["error"]["param"] == "prompt"
+
+
+def test_the_rest_of_a_refused_body_may_not_come_for_ever() -> None:
+    manners, head = Manners(Limits(body_timeout_s=0.5), KEYS), HEAD + "Content-Length: 100000\r\n\r\n{"
+    with serving(manners=manners) as live, connected(live, head) as connection:
+        assert b" 401 " in connection.recv(65_536)
+        deadline, ended = time.monotonic() + 20, False
+        connection.settimeout(0.05)
+        while not ended and time.monotonic() < deadline:
+            try:
+                connection.sendall(b" ")  # a byte now and then renews nothing
+                ended = connection.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                ended = True
+        assert ended
+
+
+def test_a_refused_body_that_comes_in_time_leaves_the_connection_usable() -> None:
+    manners, head = Manners(Limits(body_timeout_s=20), KEYS), HEAD + "Content-Length: 4\r\n\r\n{"
+    with serving(manners=manners) as live, connected(live, head) as connection:
+        assert b" 401 " in connection.recv(65_536)
+        connection.sendall(b"   GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in rest(connection)
+
+
+@pytest.mark.parametrize("value", ['a" error=none', "a b\\", "a\\", '\\" status=200'])
+def test_no_value_ends_before_its_quotes_do(value: str) -> None:
+    record = logging.makeLogRecord({"msg": "request", "fields": {"path": value, "status": 500}})
+    line = Text().format(record).split(" request ", 1)[1]
+    fields = re.fullmatch(r'path=("(?:[^"\\]|\\.)*"|[^ "=]*) status=500', line)
+    assert fields is not None, line
+
+
+def test_the_field_that_asked_for_too_many_generations_is_named() -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}], "n": 5}
+    with serving(manners=Manners(Limits(queued_requests=4))) as live:
+        for path, body, param in (
+            ("/v1/chat/completions", chat, "n"),
+            ("/v1/completions", {"prompt": "x", "n": 5}, "n"),
+            ("/v1/completions", {"prompt": "x", "best_of": 5}, "best_of"),
+            ("/v1/completions", {"prompt": ["x"] * 5}, "prompt"),
+        ):
+            reply = live.fetch(path, "POST", json.dumps(body).encode())
+            assert (reply.status, reply.json["error"]["param"]) == (400, param)
+
+
+def test_a_prompt_counts_once_in_the_log(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ridgeline.requests"):
+        assert post(live, {"prompt": "abc", "n": 4, "max_tokens": 1}).status == 200
+    assert " prompt_tokens=3 " in Text().format(caplog.records[0])
+
+
+def test_a_deadline_bounds_the_body_too() -> None:
+    manners = Manners(Limits(request_timeout_s=0.2, body_timeout_s=20))
+    for path in ("/v1/completions", "/tokenize"):
+        head = HEAD.replace("/v1/completions", path) + "Content-Length: 100\r\n\r\n{"
+        with serving(manners=manners) as live, connected(live, head) as connection:
+            answer = connection.recv(65_536)
+            assert b" 408 " in answer
+            assert error_in(answer)["code"] == "deadline_exceeded"

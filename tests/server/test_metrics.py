@@ -96,15 +96,15 @@ def test_before_the_engine_is_ready_there_are_no_figures_of_it() -> None:
         assert ("vllm:num_requests_running", "") not in seen
 
 
-def test_totals_never_fall_over_the_lives_of_an_engine() -> None:
+def test_totals_go_on_when_the_engine_begins_again_at_zero() -> None:
     totals = Totals()
-    assert totals.see(Counters(steps=10, positions=100))["positions"] == 100
-    totals.ended(Counters(steps=12, positions=130))
-    assert totals.see(Counters(steps=0, positions=0))["positions"] == 130
-    assert totals.see(Counters(steps=40, positions=40))["positions"] == 170, "more steps than the life before"
-    totals.ended(Counters(steps=40, positions=40))
-    assert totals.see(Counters(steps=1, positions=2)) | {} == totals.see(Counters(steps=1, positions=2))
-    assert totals.see(Counters(steps=1, positions=2))["steps"] == 53
+    assert totals.with_life(Counters(steps=10, positions=100))["positions"] == 100
+    assert totals.with_life(Counters(steps=12, positions=130))["positions"] == 130
+    totals.end(Counters(steps=12, positions=130))
+    assert totals.with_life(Counters())["positions"] == 130
+    assert totals.with_life(Counters(steps=20, positions=7))["positions"] == 137, "more steps than the life before"
+    totals.end(Counters(steps=20, positions=7))
+    assert totals.with_life(Counters(steps=1, positions=2))["steps"] == 33
 
 
 def test_two_applications_share_nothing() -> None:

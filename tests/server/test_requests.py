@@ -187,3 +187,11 @@ def test_a_defect_is_a_500_without_internals_and_the_server_goes_on() -> None:
         assert (error["type"], error["code"]) == ("server_error", "internal_error")
         assert "_library" not in error["message"]
         assert post(live, {"prompt": [1]}).status == 200
+
+
+def test_a_text_that_can_never_fit_is_not_encoded_to_count_it() -> None:
+    with serving() as live:
+        reply = live.fetch("/tokenize", "POST", json.dumps({"prompt": "x" * (MAX_LEN * 256 + 1)}).encode())
+        assert error_of(reply, 400)["code"] == "context_length_exceeded"
+        reply = live.fetch("/tokenize", "POST", json.dumps({"prompt": "x" * 20_000}).encode())
+        assert (reply.status, reply.json["count"]) == (200, 20_000)

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import openai
 import psutil
@@ -18,8 +19,10 @@ import pytest
 
 from ridgeline.core.params import SamplingParams
 from ridgeline.engine.channel import MakeEngine, ProcessChannel, Report
+from ridgeline.engine.messages import Failed
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.server.daemon import in_daemon_thread
+from ridgeline.server.front import Front
 from ridgeline.server.service import Service, running_engine
 from tests.engine import engines
 from tests.server.live import EOS, Live, Stage, byte_level_tokenizer, serving
@@ -97,7 +100,7 @@ def test_a_killed_engine_fails_what_is_in_flight_and_serves_again() -> None:
         assert ready.status == 503
         assert ready.json == {
             "status": "restoring", "phase": "waiting for the test", "percent": 25.0, "done": 1, "total": 4,
-            "attempt": 1, "reason": "the engine process ended with code -9",
+            "attempt": 1, "reason": "the engine process ended with code -9; the server's log has the details",
         }  # fmt: skip
         with pytest.raises(openai.InternalServerError, match="the engine died and is being restored") as caught:
             live.openai.completions.create(model="recite", prompt="x")
@@ -139,3 +142,43 @@ def test_a_signal_while_the_engine_is_restored_ends_the_server() -> None:
         until(lambda: status_of(live) == "restoring")
         live.server.stop()
         assert live.wait() == 0
+
+
+def test_an_engine_that_dies_while_the_server_drains_is_not_restored() -> None:
+    async def live() -> int:
+        begun, died = 0, asyncio.Event()
+
+        class Dying:
+            async def ended(self) -> Failed:
+                await died.wait()
+                return Failed("killed", expected=True)
+
+        @contextlib.asynccontextmanager
+        async def bring_up(_report: Report) -> AsyncIterator[Service]:
+            nonlocal begun
+            begun += 1
+            yield SimpleNamespace(engine=Dying())  # type: ignore[misc]
+
+        ready = asyncio.Event()
+        front = Front(bring_up, quick(5), lambda _service: ready.set())
+        front.start()
+        await ready.wait()
+        front.drain()
+        died.set()
+        await asyncio.sleep(0.5)  # ten times what another try would wait
+        await front.stop()
+        return begun
+
+    assert asyncio.run(live()) == 1
+
+
+def test_a_restart_that_fails_tells_clients_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(engines.raising, engines.defective)
+    host.release.set()
+    with serving(bring_up=host.bring_up, restarts=Restarts(2, first_delay_s=0.05), loaded=False) as live:
+        assert host.ready.wait(PATIENCE_S)
+        assert "send it again" in ask(live, stream=False)
+        live.thread.join(PATIENCE_S)
+        state = live.server._front.state
+        assert state.message == "ZeroDivisionError: a defect; the server's log has the details"  # type: ignore[union-attr]
+    assert 'raise ZeroDivisionError("a defect")' in caplog.text

@@ -48,4 +48,4 @@ def keyless() -> dict[str, str]:
 
 def api_keys() -> str | None:
     """Keys that clients of a server need, separated by commas. From here and never from argv, which everybody sees."""
-    return os.environ.get("RIDGELINE_API_KEYS")
+    return os.environ.get("RIDGELINE_API_KEYS")  # set and empty is a mistake that must not open the server

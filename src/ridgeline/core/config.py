@@ -181,23 +181,31 @@ class ServerOptions:
 class ClientOptions:
     max_queued_requests: int | None = option(
         None,
-        "Requests that wait for their first token at most; more are answered 429. Each prompt of a list counts. "
+        "Generations that wait for their first token at most (n for each prompt of a request); more are answered 429. "
         "Default: 4 times --max-num-seqs, so a burst that fills the batch four times over is served and not refused.",
         low=1,
     )
     max_queued_tokens: int | None = option(
         None,
-        "Prompt tokens that wait for their first new token at most; more are answered 429. Default: 1024 for each of "
-        "--max-queued-requests.",
+        "Prompt tokens of generations that wait for their first token at most; more are answered 429. Default: 1024 "
+        "for each of --max-queued-requests.",
         low=1,
     )
     max_concurrent_per_key: int | None = option(
-        None, "Requests of one API key under way at most; more are answered 429. Default: no bound.", low=1
+        None, "Generations of one API key under way at most; more are answered 429. Default: no bound.", low=1
     )
     request_timeout_s: float | None = option(
-        None, "Seconds a request may take; then it is ended and answered 408. Default: no bound.", low=0.001
+        None,
+        "Seconds a request may take, from its head on, its body included; then it is ended and answered 408. Default: "
+        "no bound.",
+        low=0.001,
     )
-    body_timeout_s: float = option(30.0, "Seconds a client may take to send a request.", low=0.01, high=3600)
+    body_timeout_s: float = option(
+        30.0,
+        "Seconds a client may take to send the head of a request, and as many again for its body.",
+        low=0.01,
+        high=3600,
+    )
     slow_reader_timeout_s: float = option(
         60.0, "A client that takes nothing of its answer for that many seconds is cut off.", low=0.01, high=86_400
     )

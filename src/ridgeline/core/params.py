@@ -16,7 +16,10 @@ MAX_ID = 2**31 - 1
 
 
 def derive_seed(base: int, index: int) -> int:
-    """The seed of the index-th request that brings none: splitmix64 (Steele, Lea, Flood 2014) of both."""
+    """The index-th seed of those that follow from base: splitmix64 (Steele, Lea, Flood 2014) of both.
+
+    So a server gets those of requests that bring none, and a request with a seed those of its further generations.
+    """
     z = (base + (index + 1) * 0x9E3779B97F4A7C15) & MAX_SEED
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MAX_SEED
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MAX_SEED

@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Protocol
 
@@ -96,7 +98,7 @@ class ProcessChannel:
         self._closing = self._serving = False
 
     def start(self, on_message: Callable[[Out], None]) -> None:
-        with _interrupts_ignored():
+        with _signals_held():
             self.process.start()
         self._theirs.close()  # ours of theirs: otherwise the pipe never reports its end
         threading.Thread(target=self._read, args=(on_message,), name="engine-reader", daemon=True).start()
@@ -132,23 +134,33 @@ class ProcessChannel:
             on_message(Failed(f"the engine process ended with code {self.process.exitcode}", expected=False))
 
 
+_FOR_THE_FRONT = {signal.SIGINT, signal.SIGTERM}
+"""What a terminal, a supervisor or `timeout` sends to the whole group: the front gets it as well, and decides."""
+
+
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A process started inside ignores Ctrl-C from its first moment; its own handler would come half a second late."""
-    if threading.current_thread() is not threading.main_thread():
+def _signals_held() -> Iterator[None]:
+    """A process started inside has these signals blocked until it ignores them, which takes it half a second.
+
+    Here they are held back as long, and none is lost.
+    """
+    if sys.platform == "win32":
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # it would be started inside, and unblocks them when it was
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FRONT)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _child(make: MakeEngine, connection: Connection) -> None:
     """The engine's process: one thread reads the pipe, the main thread steps."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the front gets the same, as one of its group, and decides
-        signal.signal(number, signal.SIG_IGN)
+    for one in _FOR_THE_FRONT:
+        signal.signal(one, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_FRONT)
     inbox: Inbox = queue.SimpleQueue()
 
     def read() -> None:

@@ -110,7 +110,7 @@ class EngineClient:
         self._channel.start(self._arrived)
 
     async def ready(self) -> EngineInfo:
-        """Wait until the engine can serve. Raises Unavailable with its message if it could not start."""
+        """Wait until the engine can serve. Raises Unavailable if it could not start: why, and a traceback as a note."""
         assert self._ready is not None, "start() comes first"
         return await asyncio.shield(self._ready)
 
@@ -201,7 +201,10 @@ class EngineClient:
         self.failure = failed
         self._ended.set_result(failed)
         if not self._ready.done():
-            self._ready.set_exception(Unavailable(failed.message))
+            error = Unavailable(failed.brief)
+            if not failed.expected:
+                error.add_note(failed.message)
+            self._ready.set_exception(error)
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream._finish(None, EngineDied("the engine ended while this request was in flight; send it again"))

@@ -103,6 +103,13 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", array_like=True):
     message: str
     expected: bool
 
+    @property
+    def brief(self) -> str:
+        """In words for a client: a traceback belongs in the log; its last line says enough."""
+        if self.expected:
+            return self.message
+        return f"{self.message.strip().splitlines()[-1]}; the server's log has the details"
+
 
 class Counters(msgspec.Struct, frozen=True, array_like=True):
     """The scheduler after a step. running, waiting, kv_blocks: now; the rest: since the engine started.

@@ -47,25 +47,27 @@ class Admission:
 
     def __init__(self, limits: Limits, clock: Clock = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
-        self.queued_requests = self.queued_tokens = self.in_flight = 0
+        self.queued_requests = self.queued_tokens = 0
         self._by_key: Counter[str] = Counter()
         self._left_requests, self._left_tokens = Rate(), Rate()
         self._busy_s = 0.0  # in which somebody waited, up to the last time that nobody did
         self._waiting_since_s = 0.0
 
-    def enter(self, requests: int, key: str | None = None) -> Place:
-        """Take places before the tokens are known. Raises Overloaded, or BadRequest for more than there ever are."""
+    def enter(self, requests: int, key: str | None = None, field: str = "n") -> Place:
+        """Take places before the tokens are known. Raises Overloaded, or BadRequest for more than there ever are.
+
+        requests: generations. field: of the client's request, that made them so many.
+        """
         limits = self._limits
         if requests > limits.queued_requests:
-            message = f"prompt: {requests} sequences; this server lets at most {limits.queued_requests} wait"
-            raise BadRequest(message, param="prompt")
+            message = f"{field}: {requests} generations; this server lets at most {limits.queued_requests} wait"
+            raise BadRequest(message, param=field)
         if key is not None and limits.concurrent_per_key is not None:
-            self._check_key(key, requests, limits.concurrent_per_key)
+            self._check_key(key, requests, limits.concurrent_per_key, field)
         self.check(requests)
         if not self.queued_requests:
             self._waiting_since_s = self._clock()
         self.queued_requests += requests
-        self.in_flight += requests
         if key is not None:
             self._by_key[key] += requests
         return Place(self, requests, key)
@@ -78,17 +80,17 @@ class Admission:
         if self.queued_tokens >= self._limits.queued_tokens:
             raise self._overloaded("tokens", self.queued_tokens, 1, self._left_tokens)
 
-    def _check_key(self, key: str, requests: int, most: int) -> None:
+    def _check_key(self, key: str, requests: int, most: int, field: str) -> None:
         if requests > most:
-            raise BadRequest(f"prompt: {requests} sequences; an API key may have {most} under way", param="prompt")
+            raise BadRequest(f"{field}: {requests} generations; an API key may have {most} under way", param=field)
         if self._by_key[key] + requests > most:
             message = f"this API key has {self._by_key[key]} requests under way, and may have {most}"
             raise Overloaded(message, "requests", "key", MIN_RETRY_S)
 
-    def _weigh(self, tokens: int) -> None:
+    def _weigh(self, tokens: int, field: str) -> None:
         if tokens > self._limits.queued_tokens:
-            message = f"prompt: {tokens} tokens; this server lets at most {self._limits.queued_tokens} wait"
-            raise BadRequest(message, param="prompt")
+            message = f"{field}: {tokens} tokens; this server lets at most {self._limits.queued_tokens} wait"
+            raise BadRequest(message, param=field)
         over = self.queued_tokens + tokens - self._limits.queued_tokens
         if over > 0:
             raise self._overloaded("tokens", self.queued_tokens, over, self._left_tokens)
@@ -120,7 +122,6 @@ class Admission:
         return self._busy_s + (self._clock() - self._waiting_since_s if self.queued_requests else 0.0)
 
     def _gone(self, requests: int, key: str | None) -> None:
-        self.in_flight -= requests
         if key is not None:
             self._by_key[key] -= requests
             if not self._by_key[key]:
@@ -128,17 +129,20 @@ class Admission:
 
 
 class Place:
-    """What one HTTP request holds of the queue: a sequence each for its prompts. leave() may be called at any time."""
+    """What one HTTP request holds of the queue: a place for each generation. leave() may be called at any time."""
 
     def __init__(self, admission: Admission, requests: int, key: str | None) -> None:
         self._admission, self._requests, self._key = admission, requests, key
         self._waiting = dict.fromkeys(range(requests), 0)  # sequence -> its prompt's tokens
         self._weighed = self._over = False
 
-    def weigh(self, tokens: Sequence[int]) -> None:
-        """tokens: of the prompt of each sequence. Raises Overloaded or BadRequest; then leave() is still due."""
+    def weigh(self, tokens: Sequence[int], field: str = "prompt") -> None:
+        """tokens: of the prompt of each generation. field: of the client's request, that holds them.
+
+        Raises Overloaded or BadRequest; then leave() is still due.
+        """
         assert len(tokens) == self._requests
-        self._admission._weigh(sum(tokens))
+        self._admission._weigh(sum(tokens), field)
         self._waiting = dict(enumerate(tokens))
         self._weighed = True
 

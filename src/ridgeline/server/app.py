@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import ridgeline
-from ridgeline.core.errors import NotFound, RidgelineError
+from ridgeline.core.errors import RidgelineError
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.server.answers import ChatShape, CompletionShape, Heading, Json, Shape, encode_json
 from ridgeline.server.body import json_object, read_body
@@ -34,15 +34,15 @@ from ridgeline.server.front import BringUp, Failed, Front, Starting
 from ridgeline.server.gate import Gate
 from ridgeline.server.manners import Manners
 from ridgeline.server.metrics import Metrics
-from ridgeline.server.openai import Ask, parse_chat, parse_completion, prepare
+from ridgeline.server.openai import Ask, check_model, parse_chat, parse_completion, prepare
 from ridgeline.server.openapi import openapi
-from ridgeline.server.readers import brief
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
 from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
 from ridgeline.server.visit import visit_of
 
 _BIG_BODY_BYTES = 2**14  # to parse and encode more takes milliseconds
+_QUESTIONS_AT_ONCE = 2  # of asyncio's threads, of which there are at least five
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,14 +68,16 @@ class Generation:
         assert stopping is not None
         visit.books.admission.check()
         try:
-            body = await read_body(Request(scope, receive))
+            async with visit.in_time():
+                body = await read_body(Request(scope, receive))
+                ask = await _worked(len(body), self._ask, body, service)
         except ClientDisconnect:
             return
-        ask = await _worked(len(body), self._ask, body, service)
         visit.limit(ask.timeout_s)
-        visit.enter(ask.prompts, len(ask.prompts) * ask.best_of)
-        prompts = await _worked(len(body), prepare, ask, service)
-        visit.weigh([len(prompt.ids) for prompt in prompts for _ in range(ask.best_of)])
+        visit.enter(ask.prompts, ask.generations, ask.multiplier)
+        async with visit.in_time():
+            prompts = await _worked(len(body), prepare, ask, service)
+        visit.weigh([len(prompt.ids) for prompt in prompts], ask.best_of, ask.source)
         heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
         await Answer(ask, prompts, service, heading, self._shape, visit).respond(receive, send, stopping)
 
@@ -84,23 +86,29 @@ class Generation:
 
 
 class Question:
-    """A route that answers a JSON object with another, from what it knows."""
+    """A route that answers a JSON object with another, from what it knows.
 
-    def __init__(self, front: Front, answer: Callable[[Json, Service], Answered]) -> None:
-        self._front, self._answer = front, answer
+    turns: shared by all of them, so that they never hold the threads in which generations are prepared.
+    """
+
+    def __init__(self, front: Front, answer: Callable[[Json, Service], Answered], turns: asyncio.Semaphore) -> None:
+        self._front, self._answer, self._turns = front, answer, turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._front.service()
         try:
-            body = await read_body(Request(scope, receive))
+            async with visit_of(scope).in_time():
+                body = await read_body(Request(scope, receive))
+                async with self._turns:
+                    answer, ignored = await _worked(len(body), self._encoded, body, service)
         except ClientDisconnect:
             return
-        answer, ignored = await _worked(len(body), self._read, body, service)
         headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
-        await json_response(answer, headers=headers)(scope, receive, send)
+        await Response(answer, headers=headers, media_type="application/json")(scope, receive, send)
 
-    def _read(self, body: bytes, service: Service) -> Answered:
-        return self._answer(json_object(body), service)
+    def _encoded(self, body: bytes, service: Service) -> tuple[bytes, tuple[str, ...]]:
+        answer, ignored = self._answer(json_object(body), service)
+        return encode_json(answer), ignored
 
 
 async def _worked(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -119,11 +127,8 @@ class Routes:
         return json_response({"object": "list", "data": [_model_object(self._front.service())]})
 
     async def model(self, request: Request) -> Response:
-        service, name = self._front.service(), request.path_params["id"]
-        if name != service.name:
-            raise NotFound(
-                f"model '{brief(name, 80)}' is not served here; this is '{service.name}'", "model", "model_not_found"
-            )
+        service = self._front.service()
+        check_model(request.path_params["id"], service)
         return json_response(_model_object(service))
 
     async def health(self, _request: Request) -> Response:
@@ -198,6 +203,7 @@ def create_app(
     manners = manners or Manners()
     books = manners.books()
     front = Front(bring_up, restarts, books.metrics.watch)
+    turns = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
     routes = Routes(front, readiness or Readiness(), books.metrics)
 
     @contextlib.asynccontextmanager
@@ -214,8 +220,8 @@ def create_app(
             Route("/", routes.page),
             Route("/v1/completions", Generation(front, parse_completion, CompletionShape()), methods=["POST"]),
             Route("/v1/chat/completions", Generation(front, parse_chat, ChatShape()), methods=["POST"]),
-            Route("/tokenize", Question(front, tokenize), methods=["POST"]),
-            Route("/detokenize", Question(front, detokenize), methods=["POST"]),
+            Route("/tokenize", Question(front, tokenize, turns), methods=["POST"]),
+            Route("/detokenize", Question(front, detokenize, turns), methods=["POST"]),
             Route("/tokenizer_info", routes.tokenizer_info),
             Route("/version", routes.version),
             Route("/v1/models", routes.models),

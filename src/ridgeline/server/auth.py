@@ -69,10 +69,10 @@ def read_keys(path: Path | None, listed: str | None) -> tuple[Keys, str | None]:
         keys += found
     if listed is not None:
         parts = [part.strip() for part in listed.split(",")]
-        named = [_key(part, f"RIDGELINE_API_KEYS, {i}.", f"env-{i}") for i, part in enumerate(parts, 1) if part]
-        if not named:  # an empty variable is more often a mistake than the wish for an open server
+        found = [_key(part, f"RIDGELINE_API_KEYS, {i}.", f"env-{i}") for i, part in enumerate(parts, 1) if part]
+        if not found:
             raise ConfigError("RIDGELINE_API_KEYS: is set and has no key in it; unset it to serve without keys")
-        keys += named
+        keys += found
     return Keys(keys), warning
 
 

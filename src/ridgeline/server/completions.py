@@ -38,6 +38,8 @@ from ridgeline.server.words import chat_logprobs, completion_logprobs
 from ridgeline.server.writer import Writer
 from ridgeline.text.stream import StopStrings
 
+_MANY_WORDS = 4096  # tokens of an answer, and of those beside them
+
 T = TypeVar("T")
 
 
@@ -54,7 +56,7 @@ class Answer:
         visit: Visit,
     ) -> None:
         self._ask, self._prompts, self._service, self._heading, self._shape = ask, prompts, service, heading, shape
-        self._visit, self._settled = visit, False
+        self._visit, self._settled, self._aborted = visit, False, False
         self._groups: list[list[Choice]] = []  # by prompt
         self._headers = [(b"cache-control", b"no-store")]
         if ask.ignored:
@@ -75,7 +77,7 @@ class Answer:
             elif not gone.done():
                 raise self._visit.timed_out()
         except RidgelineError as error:
-            self._abort()  # before any byte is written: a client that does not read must not hold a place in the engine
+            self._abort()  # first: a client that does not read would hold its slots until it is cut off
             await _finished(work)
             if not writer.started:
                 raise
@@ -127,11 +129,24 @@ class Answer:
             raise
 
     def _abort(self) -> None:
+        """Once is enough, however many ends meet."""
+        if self._aborted:
+            return
+        self._aborted = True
         for choice in self._choices:
             choice.stream.abort()
 
     async def _whole(self, writer: Writer) -> None:
         await _together([choice.run() for choice in self._choices])
+        scored = (self._ask.params.logprobs or 0) + (self._ask.params.prompt_logprobs or 0) + 1
+        words = scored * sum(len(choice.prompt.ids) * self._ask.echo + len(choice.ids) for choice in self._choices)
+        # In a thread what would keep the streams of others waiting for longer than a few milliseconds.
+        body = await asyncio.to_thread(self._written) if words > _MANY_WORDS else self._written()
+        self._settle()
+        await writer.whole(body)
+
+    def _written(self) -> bytes:
+        """The whole answer; every choice has ended, so nobody changes them any more."""
         best = [choice for group in self._groups for choice in _likeliest(group, self._ask.n)]
         choices = [
             {
@@ -145,8 +160,7 @@ class Answer:
             }
             for index, choice in enumerate(best)
         ]
-        self._settle()
-        await writer.whole(whole_answer(self._heading, self._shape, choices, self._usage()))
+        return whole_answer(self._heading, self._shape, choices, self._usage())
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
@@ -161,9 +175,11 @@ class Answer:
         # Whether a chunk in the middle is nothing but text.
         plain = ask.params.logprobs is None and not ask.return_token_ids and not ask.continuous_usage
         text, ids = await choice.advance()
+        extra = self._prompt_ids(choice)
         if self._shape.opening is not None:
-            await writer.event(chunks.opening(self._shape.opening, self._usage_so_far()))
-        text, extra = self._echoed(choice) + text, self._prompt_ids(choice)
+            await writer.event(chunks.opening(self._shape.opening | extra, self._usage_so_far()))
+            extra = {}
+        text = self._echoed(choice) + text
         while choice.end is None:
             if plain:
                 if text:

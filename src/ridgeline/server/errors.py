@@ -79,7 +79,7 @@ def _headers(error: RidgelineError, status: int) -> dict[str, str]:
         # Clients retry a 408 by themselves, though the same request would take as long again. And what is left of a
         # body that did not come in time must not be read as the next request.
         return {"x-should-retry": "false"} | ({"Connection": "close"} if error.code == "body_timeout" else {})
-    if isinstance(error, Overloaded | Unavailable):
+    if isinstance(error, Unavailable):
         close = {"Connection": "close"} if isinstance(error, Stopping) else {}
         return {"Retry-After": str(error.retry_after_s)} | close
     return {}

@@ -177,8 +177,9 @@ COMPLETION: Fields = {
     ),
     "max_tokens": Field(
         read.integer,
-        {"type": "integer", "minimum": 0, "default": 16},
-        f"New tokens at most; 0 makes none, for the log-probabilities of the prompt. {_NEW_TOKENS}",
+        {"type": "integer", "minimum": 0},
+        "New tokens at most; 0 makes none, for the log-probabilities of the prompt. Default: 16, unless the model's "
+        f"generation_config.json says otherwise. {_NEW_TOKENS}",
     ),
     **_GENERATION,
     "best_of": Field(

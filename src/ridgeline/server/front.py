@@ -124,8 +124,8 @@ class Front:
         """One engine after another, until the server stops or there is no sense in another one."""
         attempt = 0
         while (reason := await self._one_engine(stopping)) is not None:
-            if self.draining:  # nobody new will come
-                return
+            if self.draining:
+                return  # nobody new is let in, and what was in flight has ended with the engine
             attempt = self._progress.attempt
             delay_s = self._restarts.next_delay_s()
             if delay_s is None:
@@ -137,6 +137,8 @@ class Front:
             phase = f"restarting the engine in {delay_s:g} s"
             self._progress = Starting(phase, 0, 0, attempt, reason, retry_after_s=math.ceil(delay_s))
             await asyncio.sleep(delay_s)
+            if self.draining:
+                return
 
     async def _one_engine(self, stopping: asyncio.Future[None]) -> str | None:
         """Why the engine ended or could not be restarted, for clients to read. None: there is nothing to restore."""
@@ -148,7 +150,7 @@ class Front:
                 self._restarts.serving()
                 return await self._watch(service, stopping)
         except RidgelineError as error:
-            message, details = _for_clients(str(error)), str(error)
+            message, details = str(error), "\n".join([str(error), *getattr(error, "__notes__", ())])
         except Exception as error:
             message, details = repr(error), traceback.format_exc()
         if not self._progress.reason:
@@ -165,7 +167,7 @@ class Front:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 return None
-            reason = _for_clients(ended.result().message)
+            reason = ended.result().brief
             log.error("the engine has ended:\n%s", ended.result().message)
             self._progress = Starting("clearing away the engine that died", 0, 0, reason=reason)
             self._settled = None
@@ -181,10 +183,3 @@ class Front:
         self.gave_up = True
         self._settled = Failed(message)
         log.error("%s", details)
-
-
-def _for_clients(message: str) -> str:
-    """A traceback belongs in the log; its last line says enough."""
-    if not message.startswith("Traceback "):
-        return message
-    return f"{message.strip().splitlines()[-1]}; the server's log has the details"

@@ -75,9 +75,10 @@ def _lines(message: str) -> str:
 def _shown(value: Any) -> str:
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     text = text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+    # A backslash too: one before the closing quote would let the value go on into the next.
     safe = "".join(char if char.isprintable() and char not in '"\\' else _escaped(char) for char in text)
-    return f'"{safe}"' if safe != text or " " in safe or "=" in safe or not safe else safe
+    return f'"{safe}"' if " " in safe or "=" in safe or not safe else safe
 
 
 def _escaped(char: str) -> str:
-    return f"\\{char}" if char in '"\\' else char.encode("unicode_escape").decode()
+    return char.encode("unicode_escape").decode() if char != '"' else '\\"'

@@ -43,13 +43,13 @@ class Totals:
     def __init__(self) -> None:
         self._before = dict.fromkeys((row[0] for row in _ENGINE), 0)
 
-    def see(self, counters: Counters) -> dict[str, int]:
-        """The totals, with the present life's counters."""
-        return {name: before + getattr(counters, name) for name, before in self._before.items()}
+    def end(self, counters: Counters) -> None:
+        """A life has ended with these; what is counted from now on belongs to the next one."""
+        self._before = self.with_life(counters)
 
-    def ended(self, counters: Counters) -> None:
-        """A life ended with these counters; the next one begins at 0."""
-        self._before = self.see(counters)
+    def with_life(self, counters: Counters) -> dict[str, int]:
+        """The totals, of the lives that ended and the one that has counted so far."""
+        return {name: before + getattr(counters, name) for name, before in self._before.items()}
 
 
 class Metrics:
@@ -76,7 +76,7 @@ class Metrics:
     def watch(self, service: Service) -> None:
         """The engine is ready; called again after each time it was restored."""
         if self._service is not None:
-            self._totals.ended(self._service.engine.counters)
+            self._totals.end(self._service.engine.counters)
             self._restarts.inc()
         self._service = service
         service.engine.on_step = self._stepped
@@ -124,7 +124,7 @@ class Metrics:
             return
         engine, blocks = self._service.engine, self._service.info.num_blocks
         counters = engine.counters
-        totals = self._totals.see(counters)
+        totals = self._totals.with_life(counters)
         now = counters if engine.failure is None else _NOTHING
         for name, help, value in (
             ("vllm:num_requests_running", "Sequences in a slot.", now.running),

@@ -33,7 +33,6 @@ class Ask:
     generations for each prompt, of which n are returned. ignored: fields that changed nothing.
     """
 
-    model: str | None
     prompts: tuple[Source, ...]
     params: SamplingParams
     limit: str | None
@@ -49,6 +48,23 @@ class Ask:
     timeout_s: float | None
     cache_salt: str
     ignored: tuple[str, ...]
+
+    @property
+    def generations(self) -> int:
+        """As many as the engine makes."""
+        return len(self.prompts) * self.best_of
+
+    @property
+    def source(self) -> str:
+        """The field that the prompts stand in."""
+        return "messages" if isinstance(self.prompts[0], Conversation) else "prompt"
+
+    @property
+    def multiplier(self) -> str:
+        """The field to make smaller where there are too many generations."""
+        if len(self.prompts) >= self.best_of:
+            return self.source
+        return "n" if self.n == self.best_of else "best_of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +133,6 @@ def _ask(given: dict[str, Any], service: Service, prompts: tuple[Source, ...], s
     )
     params.check_ids(service.info.vocab)
     return Ask(
-        model=given.get("model"),
         prompts=prompts,
         params=params,
         limit="max_tokens" if "max_tokens" in given else None,
@@ -150,7 +165,7 @@ def prepare(ask: Ask, service: Service) -> list[Prompt]:
     """Encode and fit every prompt. Raises BadRequest, naming the prompt of a list by its place in it."""
     prompts = []
     for index, source in enumerate(ask.prompts):
-        name = "messages" if isinstance(source, Conversation) else "prompt"
+        name = ask.source
         shown = name if len(ask.prompts) == 1 else f"{name}[{index}]"
         ids = _ids(name, shown, source, service)
         prompts.append(Prompt(source, ids, _fitted(shown, len(ids), ask, service.info.max_model_len)))
@@ -177,14 +192,20 @@ def _ids(name: str, shown: str, source: Source, service: Service) -> Tokens:
         ids = np.asarray(source, np.int32)
     else:
         text = render(source, service) if isinstance(source, Conversation) else source
-        if len(text) > longest * _LONGEST_TOKEN:
-            raise _too_long(name, f"{shown}: {len(text)} characters", longest)
-        ids = service.tokenizer.encode(text, add_special_tokens=isinstance(source, str))
+        ids = encode_text(name, shown, text, service, add_special_tokens=isinstance(source, str))
     if len(ids) == 0:
         raise BadRequest(f"{shown}: is empty; the model needs at least one token to continue", param=name)
     if len(ids) >= longest:
         raise _too_long(name, f"{shown}: {len(ids)} tokens", longest)
     return ids
+
+
+def encode_text(name: str, shown: str, text: str, service: Service, *, add_special_tokens: bool) -> Tokens:
+    """Token ids. Raises BadRequest, before any work, for a text of which it is clear that it does not fit."""
+    longest = service.info.max_model_len
+    if len(text) > longest * _LONGEST_TOKEN:
+        raise _too_long(name, f"{shown}: {len(text)} characters", longest)
+    return service.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
 def _too_long(name: str, what: str, longest: int) -> BadRequest:

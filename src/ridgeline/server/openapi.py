@@ -144,7 +144,9 @@ def openapi() -> Json:
             "title": "Ridgeline",
             "version": ridgeline.__version__,
             "description": "An OpenAI-compatible server. Errors are OpenAI's error object; unknown paths answer 404 "
-            "and wrong methods 405, with the same object.",
+            "and wrong methods 405, with the same object. So does every route where the connection itself is at "
+            "fault, and then it is closed: 400 for what is no HTTP/1.1, 408 for a head that does not come in time, "
+            "431 for one that is too long, 503 for one connection too many.",
         },
         "paths": {
             "/v1/completions": _generation("Continue a prompt", "CompletionRequest", "Completion"),
@@ -164,7 +166,7 @@ def openapi() -> Json:
                 "State",
                 "Does the engine make progress?",
                 {
-                    "200": _json("It made a step in the last ten seconds, or just now.", status),
+                    "200": _json("It made a step in the last ten seconds, or answered just now.", status),
                     "401": _UNAUTHORIZED,
                     "500": _DEFECT,
                     "503": _json("Not now: starting, restoring, draining, failed or stalled.", NOT_READY, _RETRY_AFTER),

@@ -30,6 +30,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True  # from the connection's start or a body's end until the next head is complete
         self._refused = False
@@ -44,6 +45,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         _cancel(self._head_timer)
         _cancel(self._reader_timer)
+        _cancel(self._rest_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -68,6 +70,14 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._in_head, self._head_bytes = True, 0
+        _cancel(self._rest_timer)
+        self._rest_timer = None
+
+    def on_response_complete(self) -> None:
+        """An answer may be early (401, 429): the rest of its request's body gets a time that no byte of it renews."""
+        super().on_response_complete()
+        if not self._in_head and not self._answering and not self.transport.is_closing() and self._rest_timer is None:
+            self._rest_timer = self.loop.call_later(self.limits.body_timeout_s, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Called where the parser failed."""

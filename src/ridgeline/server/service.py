@@ -23,7 +23,8 @@ class Service:
 
     name: what clients call the model; root: the model's own name. note: why this model was chosen, if that needs
     saying. defaults: sampling values for requests that bring none. seed: requests without a seed get one from it, in
-    the order of their arrival. created: Unix seconds. chat: how the model knows a conversation, None if it knows none.
+    the order of their arrival; asked counts them, also over the engines that follow one that died. created: Unix
+    seconds. chat: how the model knows a conversation, None if it knows none.
     lenient: fields that nobody knows are named in a header instead of refused.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ridgeline.core.errors import BadRequest
 from ridgeline.server.fields import DETOKENIZE, TOKENIZE, read_fields
-from ridgeline.server.openai import check_model, render
+from ridgeline.server.openai import check_model, encode_text, render
 from ridgeline.server.service import Service
 from ridgeline.server.words import spelled, word
 
@@ -25,14 +25,12 @@ def tokenize(values: Json, service: Service) -> Answered:
     if "prompt" in given:
         if "add_generation_prompt" in given:
             raise BadRequest("add_generation_prompt: only with messages", param="add_generation_prompt")
-        text, special = given["prompt"], given.get("add_special_tokens", True)
+        name, text, special = "prompt", given["prompt"], given.get("add_special_tokens", True)
     else:
         closed = not given.get("add_generation_prompt", True)
-        text, special = (
-            render(replace(given["messages"], closed=closed), service),
-            given.get("add_special_tokens", False),
-        )
-    ids = service.tokenizer.encode(text, add_special_tokens=special).tolist()
+        name, text = "messages", render(replace(given["messages"], closed=closed), service)
+        special = given.get("add_special_tokens", False)
+    ids = encode_text(name, name, text, service, add_special_tokens=special).tolist()
     answer: Json = {"tokens": ids, "count": len(ids), "max_model_len": service.info.max_model_len}
     if given.get("return_token_strs", False):
         answer["token_strs"] = [word(service.tokenizer, one) for one in ids]

@@ -6,9 +6,11 @@ follow from that, also when the client leaves half way.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +50,7 @@ class Visit:
     prompt_tokens: list[int] = field(default_factory=list)
     completion_tokens: int = 0
     finish: list[str] = field(default_factory=list)
+    _each: int = 1
     _place: Place | None = None
     _deadline_ns: int | None = None
     _closed: bool = False
@@ -72,23 +75,35 @@ class Visit:
         passed_s = (time.perf_counter_ns() - self.arrived_ns) / 1e9
         return TimedOut(f"the request was ended after {passed_s:.1f} s, the time it was allowed", "deadline_exceeded")
 
-    def enter(self, prompts: tuple[Any, ...], sequences: int) -> None:
-        """Before any work is done for it. Raises Overloaded and BadRequest."""
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """What is awaited inside is ended at the deadline. Raises TimedOut."""
+        try:
+            async with asyncio.timeout(self.left_s):
+                yield
+        except TimeoutError:
+            raise self.timed_out() from None
+
+    def enter(self, prompts: tuple[Any, ...], generations: int, field: str) -> None:
+        """Before any work is done for it; field: what made them so many. Raises Overloaded and BadRequest."""
         if self.books.log_prompts:
             self.prompts = prompts
-        self._place = self.books.admission.enter(sequences, self.key)
+        self._place = self.books.admission.enter(generations, self.key, field)
 
-    def weigh(self, prompt_tokens: Sequence[int]) -> None:
-        """prompt_tokens: of each sequence. Raises Overloaded and BadRequest."""
+    def weigh(self, prompt_tokens: Sequence[int], each: int, field: str) -> None:
+        """prompt_tokens: of each prompt, of which each is computed that many times. field: where they stand.
+
+        Raises Overloaded and BadRequest.
+        """
         assert self._place is not None, "enter() comes first"
-        self._place.weigh(prompt_tokens)
-        self.prompt_tokens = list(prompt_tokens)
+        self.prompt_tokens, self._each = list(prompt_tokens), each
+        self._place.weigh([tokens for tokens in prompt_tokens for _ in range(each)], field)
 
     def began(self, index: int) -> None:
-        """This sequence has its first token."""
+        """This generation has its first token."""
         if self._place is not None:
             self._place.began(index)
-        self.books.metrics.began(self.prompt_tokens[index])
+        self.books.metrics.began(self.prompt_tokens[index // self._each])
 
     def ended(self, completion_tokens: int, reason: str, end: End | None) -> None:
         """A sequence is over; end is None where nobody waited for it, as when the client left."""
