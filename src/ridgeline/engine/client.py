@@ -68,7 +68,8 @@ class Stream:
         return Delta(tokens, self._end, scores)
 
     def abort(self) -> None:
-        """End the request within one step; its End comes as any other. Harmless when the request is over."""
+        """End the request within one step; its End comes as any other. Harmless when it is over, and when it
+        was asked before."""
         if not self._aborted:
             self._aborted = True
             self._client._abort(self.key)

@@ -112,6 +112,11 @@ def whole_answer(heading: Heading, shape: Shape, choices: Sequence[Json], counte
     return encode_json({**heading.fields(shape.whole), "choices": choices, "usage": counted})
 
 
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """Names the fields that were accepted and changed nothing; no header where there are none."""
+    return {"x-ridgeline-ignored": ", ".join(names)} if names else {}
+
+
 def error_object(message: str, kind: str, param: str | None = None, code: str | None = None) -> Json:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 import ridgeline
 from ridgeline.core.errors import RidgelineError
 from ridgeline.engine.supervisor import Restarts
-from ridgeline.server.answers import ChatShape, CompletionShape, Heading, Json, Shape, encode_json
+from ridgeline.server.answers import ChatShape, CompletionShape, Heading, Json, Shape, encode_json, ignored_header
 from ridgeline.server.body import json_object, read_body
 from ridgeline.server.completions import Answer
 from ridgeline.server.errors import answer_error, answer_http_error, json_response
@@ -103,8 +103,7 @@ class Question:
                     answer, ignored = await _worked(len(body), self._encoded, body, service)
         except ClientDisconnect:
             return
-        headers = {"x-ridgeline-ignored": ", ".join(ignored)} if ignored else None
-        await Response(answer, headers=headers, media_type="application/json")(scope, receive, send)
+        await Response(answer, headers=ignored_header(ignored), media_type="application/json")(scope, receive, send)
 
     def _encoded(self, body: bytes, service: Service) -> tuple[bytes, tuple[str, ...]]:
         answer, ignored = self._answer(json_object(body), service)

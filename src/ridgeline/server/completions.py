@@ -24,6 +24,7 @@ from ridgeline.server.answers import (
     Json,
     Shape,
     encode_json,
+    ignored_header,
     timings_object,
     usage,
     usage_chunk,
@@ -56,11 +57,10 @@ class Answer:
         visit: Visit,
     ) -> None:
         self._ask, self._prompts, self._service, self._heading, self._shape = ask, prompts, service, heading, shape
-        self._visit, self._settled, self._aborted = visit, False, False
+        self._visit, self._settled = visit, False
         self._groups: list[list[Choice]] = []  # by prompt
-        self._headers = [(b"cache-control", b"no-store")]
-        if ask.ignored:
-            self._headers.append((b"x-ridgeline-ignored", ", ".join(ask.ignored).encode()))
+        told = ignored_header(ask.ignored).items()
+        self._headers = [(b"cache-control", b"no-store"), *((name.encode(), value.encode()) for name, value in told)]
 
     async def respond(self, receive: Receive, send: Send, stopping: asyncio.Future[None]) -> None:
         writer = Writer(send, self._headers)
@@ -129,10 +129,6 @@ class Answer:
             raise
 
     def _abort(self) -> None:
-        """Once is enough, however many ends meet."""
-        if self._aborted:
-            return
-        self._aborted = True
         for choice in self._choices:
             choice.stream.abort()
 
