@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_a_download_has_the_values_of_its_moment() -> None:
     later = device.download(tensor)
     assert later.result().tolist() == [[100, 101, 102], [103, 104, 105]]
     assert download.result().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_stamps_begin_at_their_first_mark_and_can_be_taken_again() -> None:
+    device = choose("auto", "float32")
+    stamps = device.stamps()
+    assert stamps.read() == []
+    matrix = torch.ones(256, 256, device=device.torch_device)
+    for marks in (3, 2):
+        for _ in range(marks):
+            stamps.mark()
+            matrix = matrix @ matrix / 256
+        moments = stamps.read()
+        assert len(moments) == marks
+        assert moments[0] == 0
+        assert all(later > earlier for earlier, later in itertools.pairwise(moments))
+    assert stamps.read() == []
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])

@@ -165,6 +165,16 @@ class ServerOptions:
         low=0,
         high=86_400,
     )
+    nvtx: bool = option(
+        False,
+        "Name the places of the model (qkv, attention, mlp_in ...) as NVTX ranges, for nsys and ncu; needs a GPU. Each "
+        "costs the host a little time; left out, there are none. See docs/profiling.md.",
+    )
+    profile_dir: str | None = option(
+        None,
+        "Where POST /v1/profile writes its traces; the newest 8 are kept. Default: `profiles` in Ridgeline's cache "
+        "folder. An admin key is needed to ask for one.",
+    )
     open_metrics: bool = option(False, "With keys: /metrics needs none.")
     open_page: bool = option(
         False, "With keys: the page at / and the documentation need none; the page asks for one before it generates."
@@ -218,6 +228,12 @@ class ClientOptions:
         None,
         "A file of API keys, one a line, optionally as name:key (the name goes to the log); # begins a comment. With "
         "keys every route but /health needs one. RIDGELINE_API_KEYS, separated by commas, does the same.",
+    )
+    admin_key_file: str | None = option(
+        None,
+        "A file of admin keys, in the format of --api-key-file. They open the routes that an operator needs "
+        "(/v1/profile), which are closed without any, and everything that an API key opens. RIDGELINE_ADMIN_KEYS, "
+        "separated by commas, does the same. Admin keys alone leave the other routes open.",
     )
     lenient: bool = option(
         False, "Accept fields of a request that nobody knows and name them in a header. Default: they are refused."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -28,6 +29,18 @@ class Timer(Protocol):
 
     @property
     def elapsed_ns(self) -> int: ...
+
+
+class Stamps(Protocol):
+    """Moments of the device's own clock, as cheap as it has them: many in a step, read when it is over."""
+
+    def mark(self) -> None:
+        """Note the moment at which the device is done with all that was launched before."""
+        ...
+
+    def read(self) -> list[int]:
+        """Nanoseconds from the first mark to every mark, the first included; then begin anew. Waits for the device."""
+        ...
 
 
 class Download(Protocol):
@@ -75,6 +88,11 @@ class Device(Protocol):
 
     def timer(self) -> Timer: ...
 
+    def stamps(self) -> Stamps: ...
+    def profiled_range(self) -> AbstractContextManager[None]:
+        """What a profiler that was told to wait looks at; nothing where no profiler waits."""
+        ...
+
     def capture(self, fn: Fn) -> Fn:
         """A version of fn that replays its work with less host time; fn itself where there is no such thing."""
         ...
@@ -106,3 +124,17 @@ class HostTimer:
     @property
     def elapsed_ns(self) -> int:
         return self._end_ns - self._start_ns
+
+
+class HostStamps:
+    """Stamps of the host's monotonic clock: exact where work is done when the call returns."""
+
+    def __init__(self) -> None:
+        self._marks: list[int] = []
+
+    def mark(self) -> None:
+        self._marks.append(time.perf_counter_ns())
+
+    def read(self) -> list[int]:
+        marks, self._marks = self._marks, []
+        return [mark - marks[0] for mark in marks]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from ridgeline.device.base import Arrived, Download, Fn, HostTimer, Timer
+from ridgeline.device.base import Arrived, Download, Fn, HostStamps, HostTimer, Stamps, Timer
 
 
 class CpuDevice:
@@ -39,6 +40,12 @@ class CpuDevice:
 
     def timer(self) -> Timer:
         return HostTimer()
+
+    def stamps(self) -> Stamps:
+        return HostStamps()
+
+    def profiled_range(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def capture(self, fn: Fn) -> Fn:
         return fn

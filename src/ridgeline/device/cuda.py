@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ridgeline.device.base import Download, Fn, Timer
+from ridgeline.device.base import Download, Fn, Stamps, Timer
 
 
 class CudaDevice:
@@ -35,6 +36,20 @@ class CudaDevice:
 
     def timer(self) -> Timer:
         return EventTimer()
+
+    def stamps(self) -> Stamps:
+        return EventStamps()
+
+    @contextmanager
+    def profiled_range(self) -> Iterator[None]:
+        """cudaProfilerStart to cudaProfilerStop, with nothing in flight at either."""
+        self.synchronize()
+        torch.cuda.profiler.start()  # type: ignore[no-untyped-call]
+        try:
+            yield
+            self.synchronize()
+        finally:
+            torch.cuda.profiler.stop()  # type: ignore[no-untyped-call]
 
     def capture(self, fn: Fn) -> Fn:
         return fn
@@ -82,6 +97,32 @@ class EventTimer:
     def elapsed_ns(self) -> int:
         self._end.synchronize()
         return int(self._start.elapsed_time(self._end) * 1e6)
+
+
+class EventStamps:
+    """Events on the current stream, kept for the next step, because making one costs more than recording it.
+
+    A moment is when the stream gets there. So where the host is too slow, the GPU's waiting belongs to what it waits
+    for: a region's time is what its kernels and the launching of them really took.
+    """
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+        self._used = 0
+
+    def mark(self) -> None:
+        if self._used == len(self._events):
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        self._events[self._used].record()
+        self._used += 1
+
+    def read(self) -> list[int]:
+        used, self._used = self._events[: self._used], 0
+        if not used:
+            return []
+        used[-1].synchronize()
+        first = used[0]
+        return [0, *(int(first.elapsed_time(event) * 1e6) for event in used[1:])]
 
 
 def has_native_bfloat16() -> bool:

@@ -27,13 +27,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_kernel(device: Device) -> LinearKernel:
     """The fastest known for this device and its formats."""
-    if device.torch_device.type != "cpu":
-        return linear
-    if device.dtype is torch.float32:
-        return Columns()
-    if device.compute is device.dtype:
-        return Native()
-    return Upcast()
+    for fits, kernel in ((is_columns, Columns), (is_native, Native), (is_upcast, Upcast)):
+        if fits(device):
+            return kernel()
+    return linear
+
+
+def is_columns(device: Device) -> bool:
+    return device.torch_device.type == "cpu" and device.dtype is torch.float32
+
+
+def is_native(device: Device) -> bool:
+    return device.torch_device.type == "cpu" and device.dtype is not torch.float32 and device.compute is device.dtype
+
+
+def is_upcast(device: Device) -> bool:
+    return device.torch_device.type == "cpu" and device.compute is not device.dtype
 
 
 class Columns:

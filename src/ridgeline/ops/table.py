@@ -3,48 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ridgeline.ops import activation, linear, norm, penalty, philox, sample, score
+from ridgeline.device.base import Device
+from ridgeline.ops import activation, cases, linear, norm, penalty, philox, sample, score
+from ridgeline.ops.cases import Cost, Inputs, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
     """reference: the definition. versions: what may run instead, by name, with the reference's signature.
 
-    shapes: sizes worth testing, as the op's tests read them. row_invariant: versions (and "reference") whose result
-    for a row is bitwise the same whatever the other rows are.
+    shapes: worth testing; sizes: worth timing, as GPT-2 124M has them; both as the op's `inputs` and `cost` read them.
+    row_invariant: versions (and "reference") whose result for a row is bitwise the same whatever the other rows are.
+    streams: most of what it reads are weights, which a model reads from memory at every step, where other operations
+    find in the cache what was written just before. limited: versions that are only for some devices and formats.
     """
 
     name: str
     reference: Callable[..., Any]
     versions: Mapping[str, Callable[..., Any]]
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[Shape, ...]
+    sizes: tuple[Shape, ...]
+    inputs: Inputs
+    cost: Cost
     row_invariant: frozenset[str]
+    streams: bool = False
+    limited: Mapping[str, Callable[[Device], bool]] = field(default_factory=dict)
+
+    def versions_for(self, device: Device) -> dict[str, Callable[..., Any]]:
+        """Those that can run there, in its formats."""
+        return {name: run for name, run in self.versions.items() if self.limited.get(name, _everywhere)(device)}
 
 
-_ROWS = ((1, 64), (3, 256), (32, 768))
-_LOGITS = ((1, 50), (3, 997), (40, 5003))
-_BY_ROW = frozenset({"reference", "torch"})
+def _everywhere(_: Device) -> bool:
+    return True
+
+
+_ROWS, _ROW_SIZES = ((1, 64), (3, 256), (32, 768)), ((1, 768), (32, 768), (512, 768))
+_WIDE_SIZES = ((1, 3072), (32, 3072), (512, 3072))
+_LOGITS, _LOGIT_SIZES = ((1, 50), (3, 997), (40, 5003)), ((1, 50257), (8, 50257), (32, 50257))
+_BY_ROW, _ALONE = frozenset({"reference", "torch"}), frozenset({"reference"})
+_LINEAR_SIZES = tuple((rows, *size) for size in ((768, 2304), (3072, 768), (768, 50257)) for rows in (1, 8, 32))
 
 OPS: tuple[Op, ...] = (
-    Op("layer_norm", norm.layer_norm_by_hand, {"torch": norm.layer_norm}, _ROWS, _BY_ROW),
-    Op("gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new}, _ROWS, _BY_ROW),
-    Op("gelu", activation.gelu_by_hand, {"torch": activation.gelu}, _ROWS, _BY_ROW),
-    Op("relu", activation.relu, {}, _ROWS, frozenset({"reference"})),
     Op(
-        "linear",
-        linear.linear,
+        "layer_norm", norm.layer_norm_by_hand, {"torch": norm.layer_norm},
+        _ROWS, _ROW_SIZES, cases.norm_inputs, cases.norm_cost, _BY_ROW,
+    ),
+    Op(
+        "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new},
+        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, _BY_ROW,
+    ),
+    Op(
+        "gelu", activation.gelu_by_hand, {"torch": activation.gelu},
+        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, _BY_ROW,
+    ),
+    Op(
+        "relu", activation.relu, {},
+        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.relu_cost, _ALONE,
+    ),
+    Op(
+        "linear", linear.linear,
         {"columns": linear.Columns(), "upcast": linear.Upcast(), "native": linear.Native()},
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
-        frozenset(),
+        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(), streams=True,
+        limited={"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native},
     ),
-    Op("greedy", sample.greedy, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
-    Op("sample", sample.sample, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
-    Op("forbid", sample.forbid, {}, ((1, 50), (8, 50257)), frozenset({"reference"})),
-    Op("penalize", penalty.penalize_by_hand, {"torch": penalty.penalize}, _LOGITS, _BY_ROW),
-    Op("add_bias", penalty.add_bias_by_hand, {"torch": penalty.add_bias}, _LOGITS, _BY_ROW),
-    Op("score", score.score_by_hand, {"torch": score.score}, _LOGITS, _BY_ROW),
-    Op("uniforms", philox.uniforms, {}, ((1,), (1024,)), frozenset({"reference"})),
-)
+    Op(
+        "greedy", sample.greedy, {},
+        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE,
+    ),
+    Op(
+        "sample", sample.sample, {},
+        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.sample_inputs, cases.sample_cost, _ALONE,
+    ),
+    Op(
+        "forbid", sample.forbid, {},
+        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.forbid_inputs, cases.forbid_cost, _ALONE,
+    ),
+    Op(
+        "penalize", penalty.penalize_by_hand, {"torch": penalty.penalize},
+        _LOGITS, _LOGIT_SIZES, cases.penalize_inputs, cases.penalize_cost, _BY_ROW,
+    ),
+    Op(
+        "add_bias", penalty.add_bias_by_hand, {"torch": penalty.add_bias},
+        _LOGITS, _LOGIT_SIZES, cases.add_bias_inputs, cases.add_bias_cost, _BY_ROW,
+    ),
+    Op(
+        "score", score.score_by_hand, {"torch": score.score},
+        _LOGITS, _LOGIT_SIZES, cases.score_inputs, cases.score_cost, _BY_ROW,
+    ),
+    Op(
+        "uniforms", philox.uniforms, {},
+        ((1,), (1024,)), ((1,), (32,), (1024,)), cases.uniforms_inputs, cases.uniforms_cost, _ALONE,
+    ),
+)  # fmt: skip

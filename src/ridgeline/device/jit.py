@@ -1,0 +1,141 @@
+"""Jit: C compiled on this machine for this machine, kept between runs. Knows a compiler and a folder; knows no kernel.
+
+What is loaded runs as this program, so only a file that this user alone can have written is loaded, and only if it is
+whole: its digest lies beside it. Otherwise it is compiled again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = "kernels"
+COMPILERS = ("cc", "gcc", "clang")
+_TARGETS = (("-march=native",), ("-mcpu=native",), ())
+_COMPILE_S = 120
+
+
+class CannotBuild(Exception):
+    """No C can be compiled or loaded here; the message is half a sentence that says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    path: str
+    version: str
+
+    @staticmethod
+    def find(which: Callable[[str], str | None] = shutil.which) -> Compiler:
+        """The first that answers. Raises CannotBuild."""
+        for name in COMPILERS:
+            path = which(name)
+            told = None if path is None else _run([path, "--version"])
+            if path is not None and told is not None and told.returncode == 0:
+                return Compiler(path, told.stdout.partition("\n")[0].strip())
+        raise CannotBuild("there is no C compiler; install one (on Debian and Ubuntu: apt install gcc)")
+
+    def build(self, source: Path, target: Path) -> None:
+        """Raises CannotBuild."""
+        complaint = ""
+        for flags in _TARGETS:
+            done = _run([self.path, "-O3", *flags, "-shared", "-fPIC", "-o", str(target), str(source)])
+            if done is not None and done.returncode == 0:
+                return
+            complaint = "it did not end" if done is None else done.stderr.strip().partition("\n")[0]
+        raise CannotBuild(
+            f"{self.path} cannot compile a shared library ({complaint}); install the C headers and linker"
+        )
+
+
+def load(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
+    """The library made of this source, from `cache`/kernels or compiled now. Raises CannotBuild."""
+    facts = "\0".join((source, compiler.path, compiler.version, platform.machine(), _cpu_flags()))
+    name = hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
+    try:
+        folder = _private(cache / FOLDER)
+        if folder is None:
+            with tempfile.TemporaryDirectory(prefix="ridgeline-") as place:
+                return ctypes.CDLL(str(_build(source, Path(place) / name, compiler)))
+        path = folder / name
+        return ctypes.CDLL(str(path if _whole(path) else _build(source, path, compiler)))
+    except OSError as error:
+        raise CannotBuild(
+            f"what was compiled cannot be kept or loaded ({error}); set RIDGELINE_CACHE_DIR to a folder of your own on "
+            "a disk that may hold programs"
+        ) from error
+
+
+def _build(source: str, path: Path, compiler: Compiler) -> Path:
+    """Into its place at once, so that no reader sees half of it."""
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as place:
+        code, made, digest = (Path(place) / name for name in ("source.c", "made.so", "digest"))
+        code.write_text(source, encoding="utf-8")
+        compiler.build(code, made)
+        digest.write_text(_digest(made), encoding="ascii")
+        for file in (made, digest):  # whatever the umask: what others can write is not loaded the next time
+            file.chmod(0o700)
+        made.replace(path)
+        digest.replace(_digest_of(path))
+    return path
+
+
+def _whole(path: Path) -> bool:
+    beside = _digest_of(path)
+    if not (_ours(path) and _ours(beside)):
+        return False
+    return beside.read_bytes()[:64] == _digest(path).encode()
+
+
+def _private(folder: Path) -> Path | None:
+    """The folder, made if it was missing; None where others can write into it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder if _ours(folder) else None
+
+
+def _ours(path: Path) -> bool:
+    """A plain file or folder, no link, that nobody but this user can change."""
+    try:
+        told = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not (stat.S_ISREG(told.st_mode) or stat.S_ISDIR(told.st_mode)):
+        return False
+    if not hasattr(os, "getuid"):
+        return True
+    return told.st_uid == os.getuid() and not told.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _cpu_flags() -> str:
+    """A home folder may be shared by machines of different instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_COMPILE_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
