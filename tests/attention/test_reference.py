@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ridgeline.attention.batch import Batch
-from ridgeline.attention.reference import Reference
+from ridgeline.attention.reference import Reference, without_cudnn
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.cpu import CpuDevice
 
@@ -134,3 +135,20 @@ def test_a_launch_uploads_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uploads == 1
     rows.step({3: 4})
     assert uploads == 1
+
+
+def test_cudnn_is_set_aside_for_the_call_and_for_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def attend(*_: Any, **__: Any) -> torch.Tensor:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())  # type: ignore[no-untyped-call]
+        raise LookupError
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    for before in (True, False):
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        with pytest.raises(LookupError):
+            without_cudnn(torch.zeros(1))
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    assert seen == [False, False]

@@ -6,8 +6,9 @@ has 16 bits) into a buffer that stays in the cache of a CPU. Rows with more quer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,6 +104,7 @@ class Reference:
         self._spec, self._block_size, self._dtype = spec, block_size, dtype
         self._upload, self._device = device.upload, device.torch_device
         on_cpu = self._device.type == "cpu"
+        self._sdpa: Callable[..., Tensor] = functional.scaled_dot_product_attention if on_cpu else without_cudnn
         # PyTorch's attention in bfloat16 on a CPU is 5 to 7 times slower than in float32.
         self._work = torch.float32 if on_cpu else dtype
         self._capacity = self._group_tokens or (CPU_GROUP_TOKENS if on_cpu else GPU_GROUP_TOKENS)
@@ -190,7 +192,7 @@ class Reference:
         k = self._gather("keys", self._store.keys[layer], single.blocks, rows, single.length)
         v = self._gather("values", self._store.values[layer], single.blocks, rows, single.length)
         query = q.to(self._work)[:, :, None, :]  # [rows, heads, 1, head_dim]
-        out = functional.scaled_dot_product_attention(query, k, v, attn_mask=single.mask, scale=self._scales[layer])
+        out = self._sdpa(query, k, v, attn_mask=single.mask, scale=self._scales[layer])
         return out[:, :, 0, :]  # [rows, heads, head_dim]
 
     def _attend_span(self, layer: int, q: Tensor, k: Tensor, v: Tensor, span: Span) -> Tensor:
@@ -198,11 +200,11 @@ class Reference:
         scale = self._scales[layer]
         if span.mask is None:
             key, value = (t.to(self._work).transpose(0, 1)[None] for t in (k, v))
-            out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+            out = self._sdpa(query, key, value, is_causal=True, scale=scale)
         else:
             key = self._gather("keys", self._store.keys[layer], span.blocks, 1, span.context)
             value = self._gather("values", self._store.values[layer], span.blocks, 1, span.context)
-            out = functional.scaled_dot_product_attention(query, key, value, attn_mask=span.mask, scale=scale)
+            out = self._sdpa(query, key, value, attn_mask=span.mask, scale=scale)
         return out[0].transpose(0, 1)  # [queries, heads, head_dim]
 
     def _gather(self, kind: str, cache: Tensor, blocks: Tensor, rows: int, length: int) -> Tensor:
@@ -220,3 +222,14 @@ class Reference:
             blocks = max(count, self._capacity // self._block_size)
             held = self._buffers[(kind, dtype)] = torch.empty((blocks, width), dtype=dtype, device=self._device)
         return held[:count]
+
+
+def without_cudnn(*given: Any, **named: Any) -> Tensor:
+    """PyTorch's attention, but never cuDNN's: that one builds a plan for every new shape, and a context that grows by a
+    token has a new shape at every step. On an H100 a step took 67 ms with it and 6 without (records/)."""
+    allowed: bool = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        return functional.scaled_dot_product_attention(*given, **named)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(allowed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
-from ridgeline.models.linear import Linear, LinearSpec, Scheme
+from ridgeline.models.linear import Embedding, Linear, LinearSpec, Scheme
 from ridgeline.ops.norm import layer_norm
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -39,6 +39,16 @@ class Norm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return layer_norm(x, self._weight, self._bias, self._eps)
+
+
+class SumOfEmbeddings:
+    """A token's row and its position's, added."""
+
+    def __init__(self, token: Embedding, position: Embedding) -> None:
+        self._token, self._position = token, position
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self._token(batch.tokens) + self._position(batch.positions)
 
 
 class Block:
@@ -73,8 +83,8 @@ class GPT2:
     def __init__(self, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
         self.spec = spec
         tokens = source.table("wte.weight", spec.vocab, spec.d_model)
-        self.token_embedding = scheme.embedding(tokens)
-        self.position_embedding = scheme.embedding(source.table("wpe.weight", spec.max_positions, spec.d_model))
+        positions = source.table("wpe.weight", spec.max_positions, spec.d_model)
+        self.embedding = SumOfEmbeddings(scheme.embedding(tokens), scheme.embedding(positions))
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
         self.norm = Norm(source, "ln_f", spec, compute)
         head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
@@ -83,7 +93,7 @@ class GPT2:
 
     def hidden(self, batch: Batch, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""
-        x = self.token_embedding(batch.tokens) + self.position_embedding(batch.positions)
+        x = self.embedding(batch)
         for block in self.blocks:
             x = block(x, attend)
         return x

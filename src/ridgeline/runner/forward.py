@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,9 +14,13 @@ from ridgeline.models.gpt2 import Attend
 
 
 class Model(Protocol):
-    """A family's decoder."""
+    """A family's decoder. Its parts and those of its blocks have the names that core/cost gives their operations, so
+    that they can be wrapped (runner/regions.py)."""
 
     spec: ModelSpec
+
+    @property
+    def blocks(self) -> Sequence[object]: ...
 
     def hidden(self, batch: Batch, attend: Attend) -> Tensor: ...
 
@@ -33,21 +38,24 @@ class Forward(Protocol):
 
 
 class Eager:
-    """Operation after operation, as the model says."""
+    """Operation after operation, as the model says. What it calls has public names, so that it can be wrapped
+    (runner/places.py)."""
 
     def __init__(self, model: Model, attention: AnyAttention) -> None:
-        self._model, self._attention = model, attention
+        self.model = model
+        self.plan: Callable[[Batch], Any] = attention.plan
+        self.attend: Callable[..., Tensor] = attention
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        meta: Any = self._attention.plan(batch)
+        meta: Any = self.plan(batch)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return self._attention(layer, q, k, v, meta)
+            return self.attend(layer, q, k, v, meta)
 
-        hidden = self._model.hidden(batch, attend)
+        hidden = self.model.hidden(batch, attend)
         if not batch.wanted.shape[0]:  # only chunks that are not the last: nobody reads a logit
-            return hidden.new_empty((0, self._model.spec.vocab)), hidden
-        return self._model.logits(hidden[batch.wanted]), hidden
+            return hidden.new_empty((0, self.model.spec.vocab)), hidden
+        return self.model.logits(hidden[batch.wanted]), hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self._model.logits(hidden)
+        return self.model.logits(hidden)

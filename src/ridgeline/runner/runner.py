@@ -11,9 +11,9 @@ from torch import Tensor
 from ridgeline.attention.base import AnyAttention
 from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Ints, Join, Output, Plan, Sampling
 from ridgeline.device.base import Device, Download
-from ridgeline.runner.forward import Eager, Model
+from ridgeline.runner.forward import Eager, Forward, Model
 from ridgeline.runner.inputs import Packing
-from ridgeline.runner.sampler import Sampler
+from ridgeline.runner.sampler import Choose, Sampler
 from ridgeline.runner.scores import Scoring, Words, collected
 from ridgeline.runner.slots import Sizes, SlotTables
 
@@ -39,7 +39,11 @@ class Launched:
 
 
 class Runner:
-    """`collect(launch(plan))` is one step; results are collected in the order of launches."""
+    """`collect(launch(plan))` is one step; results are collected in the order of launches.
+
+    forward: what steps go through. eager: the same operations one by one; whoever wants to see them puts it in
+    forward's place for a while (runner/regions.py).
+    """
 
     def __init__(self, model: Model, attention: AnyAttention, packing: Packing, device: Device, sizes: Sizes) -> None:
         assert attention.allows(sizes.block_size), sizes.block_size
@@ -48,8 +52,9 @@ class Runner:
         self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device)
         self._tables = SlotTables(sizes, device)
         self._packing = packing
-        self._forward = Eager(model, attention)
-        self._sampler = Sampler(self._tables)
+        self.eager = Eager(model, attention)
+        self.forward: Forward = self.eager
+        self.sampler: Choose = Sampler(self._tables)
 
     @torch.inference_mode()
     def launch(self, plan: Plan) -> Launched:
@@ -59,7 +64,7 @@ class Runner:
         its end, and nobody reads it.
         """
         self._tables.apply(plan)
-        scoring = Scoring(plan, self._tables, self._forward.logits)
+        scoring = Scoring(plan, self._tables, self.forward.logits)
         makers: list[Ints] = []
         made: list[Tensor] = []
         positions = padding = 0
@@ -68,12 +73,12 @@ class Runner:
             if not len(part.rows):
                 break
             batch = self._packing.pack(part, self._tables)
-            logits, hidden = self._forward(batch)
+            logits, hidden = self.forward(batch)
             if turn == 0:
                 scoring.prompt(batch, hidden)
             makers.append(np.flatnonzero(plan.promise > turn))
             slots = plan.rows[makers[-1]]
-            chosen = self._sampler(logits, slots)
+            chosen = self.sampler(logits, slots)
             scoring.made(makers[-1], logits, chosen)
             (at,) = self.device.upload([slots])
             appended, hit = self._tables.settle(at, chosen)

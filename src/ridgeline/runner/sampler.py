@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from ridgeline.ops.penalty import add_bias, penalize
 from ridgeline.ops.sample import forbid, greedy, sample
 from ridgeline.runner.memory import SAMPLE_ROWS
 from ridgeline.runner.slots import SlotTables
+
+Choose = Callable[[Tensor, Ints], Tensor]
+"""(logits [rows, vocab], slots [rows] on the host) -> tokens [rows] int64."""
 
 
 class Sampler:
