@@ -157,7 +157,7 @@ def test_an_interrupted_prompt_is_computed_again(folder: str, monkeypatch: pytes
     options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "kv_memory": "64MiB", "max_num_batched_tokens": 48}
     llm, fresh = LLM(folder, max_num_seqs=4, **options), LLM(folder, max_num_seqs=4, **options)
     prompts, params = [[7, *range(100)], list(range(60))], SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
-    model = llm._engine.runner._forward._model  # type: ignore[attr-defined]
+    model = llm._engine.runner.eager.model  # type: ignore[attr-defined]
     real = model.hidden
     with monkeypatch.context() as patched:
         patched.setattr(model, "hidden", hidden)

@@ -144,6 +144,7 @@ def test_the_engine_can_share_the_process_and_a_template_makes_conversations(tmp
 
 def test_keys_come_from_the_environment_and_the_log_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIDGELINE_API_KEYS", "alice:a-secret-of-mine")
+    monkeypatch.setenv("RIDGELINE_ADMIN_KEYS", "operator:an-operators-secret")
     folder = write_tiny_gpt2(tmp_path / "tiny")
     with served("--model", str(folder), "--kv-memory", "16MiB", "--log-format", "json") as server:
         server.wait_for("ready after")
@@ -154,11 +155,19 @@ def test_keys_come_from_the_environment_and_the_log_is_json(tmp_path: Path, monk
         with urllib.request.urlopen(urllib.request.Request(url + "/metrics", headers=headers), timeout=30) as answer:
             assert b"ridgeline_queued_requests_limit 1024.0" in answer.read()
         server.wait_for('"path":"/metrics"')
+        headers = {"Authorization": "Bearer an-operators-secret"}
+        with urllib.request.urlopen(urllib.request.Request(url + "/v1/profile", headers=headers), timeout=30) as answer:
+            assert json.load(answer)["status"] == "idle"
+        server.wait_for('"path":"/v1/profile"')
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 0
         lines = [json.loads(line) for line in server.log.splitlines()]
         requests = [line for line in lines if line["message"] == "request"]
-        assert [(line["status"], line.get("key")) for line in requests] == [(401, None), (200, "alice")]
+        assert [(line["status"], line.get("key")) for line in requests] == [
+            (401, None),
+            (200, "alice"),
+            (200, "operator"),
+        ]
         assert requests[0]["error"] == "invalid_api_key"
         assert "a-secret-of-mine" not in server.log
 

@@ -22,6 +22,7 @@ from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.menu import MENU
 from ridgeline.scheduler.policies import Policy
@@ -31,16 +32,21 @@ if TYPE_CHECKING:
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.runner.memory import MemoryPlan
+    from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOrder:
-    """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape)."""
+    """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
+
+    profiles: where traces of the running engine go; None: nobody can ask for one.
+    """
 
     config: Config
     name: str
     weights: Path | None
+    profiles: Path | None = None
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
@@ -53,29 +59,36 @@ def chosen(option: str, name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]:
+def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None) -> tuple[Engine, EngineInfo]:
     """Build an engine and warm it up. report: called with (phase, done, total) while it goes on.
 
+    shared: a device and a model that other engines use too, loaded with the same model options, so that several
+    engines can be compared without as many copies of the weights.
     Raises ConfigError, with the numbers, for what cannot work.
     """
     clock = Stopwatch()
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose, missing_cuda_hint
+    from ridgeline.runner.places import wrap_places
 
     clock.lap("import torch")
     options = order.config.model
-    device = choose(options.device, options.dtype)
+    device = choose(options.device, options.dtype) if shared is None else shared.device
     clock.lap("device")
+    around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
     plan = plan_engine_memory(order, limits, device)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
-    model = load_model(order, device, report)
+    model = load_model(order, device, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
     runner = make_runner(order.config, model, device, limits, plan)
     runner.warm_up()
+    if around is not None:
+        wrap_places(runner, around)
+    profiler = make_profiler(order, runner)
     clock.lap("warm up")
     info = EngineInfo(
         model=order.name,
@@ -93,7 +106,23 @@ def make_engine(order: EngineOrder, report: Report) -> tuple[Engine, EngineInfo]
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth), info
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler), info
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on its device."""
+
+    device: Device
+    model: GPT2
+
+
+def load(order: EngineOrder, report: Report) -> Loaded:
+    """Device and weights alone, for several engines. Raises ConfigError."""
+    from ridgeline.device.choose import choose
+
+    device = choose(order.config.model.device, order.config.model.dtype)
+    return Loaded(device, load_model(order, device, report))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +221,22 @@ def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimit
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     return Runner(model, Reference(), chosen("packing", config.batching.packing)(), device, sizes)
+
+
+def outer_ranges(config: Config) -> Around | None:
+    """Names the model's places for nsys and ncu, if that was asked for. Raises ConfigError where torch cannot."""
+    from ridgeline.device.trace import NvtxRanges
+    from ridgeline.runner.places import ranged
+
+    return ranged(NvtxRanges()) if config.server.nvtx else None
+
+
+def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
+    from ridgeline.runner.recorder import Recorder
+
+    if order.profiles is None:
+        return NoProfiler()
+    return Profiling(Recorder(runner), order.profiles, time.perf_counter_ns)
 
 
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Scheduler:

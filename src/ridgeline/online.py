@@ -27,7 +27,7 @@ from ridgeline.engine.supervisor import Restarts
 from ridgeline.hub import Access, Resolved, choose
 from ridgeline.server import logs
 from ridgeline.server.app import create_app
-from ridgeline.server.auth import read_keys
+from ridgeline.server.auth import ADMIN, CLIENT, Keys, Kind, read_keys
 from ridgeline.server.daemon import in_daemon_thread
 from ridgeline.server.manners import Manners
 from ridgeline.server.serve import run_server
@@ -84,8 +84,21 @@ class Prepared:
     chat: ChatTemplate | None
 
 
-async def prepare(config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch) -> Prepared:
-    """Choose the model, download it if need be, and read what the front needs of it. Raises ConfigError."""
+@dataclass(frozen=True, slots=True)
+class ListedKeys:
+    """Keys from the environment, separated by commas; None: the variable is not set."""
+
+    api: str | None = None
+    admin: str | None = None
+
+
+async def prepare(
+    config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch, profiles: Path
+) -> Prepared:
+    """Choose the model, download it if need be, and read what the front needs of it. Raises ConfigError.
+
+    profiles: where traces of the engine go, if somebody asks for one.
+    """
 
     def progress(at: Progress) -> None:
         report(at.phase, at.done, at.total)
@@ -96,7 +109,7 @@ async def prepare(config: Config, access: Access, operator: Operator, report: Re
     finally:
         operator.done()
     clock.lap("model look-up")
-    order = EngineOrder(config, found.name, found.weights)
+    order = EngineOrder(config, found.name, found.weights, profiles)
     generation = read_generation(found.text_folder)
     tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
     tokenizer.check(order.spec())
@@ -107,19 +120,18 @@ async def prepare(config: Config, access: Access, operator: Operator, report: Re
     return Prepared(found, order, tokenizer, generation, chat)
 
 
-def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, api_keys: str | None = None) -> int:
+def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, listed: ListedKeys, cache: Path) -> int:
     """Serve until a signal; the exit code. started_ns: when the process started, as time.perf_counter_ns counts.
 
-    api_keys: separated by commas.
+    cache: Ridgeline's folder for what it keeps between runs.
     """
     options = config.server
     logs.configure(options)
     operator: Operator = AtTerminal(terminal) if options.log_format == "text" else LogLines()
     say = operator.say
-    file = config.clients.api_key_file
-    keys, warning = read_keys(Path(file) if file is not None else None, api_keys)
-    if warning is not None:
-        operator.warn(warning)
+    keys = _keys(CLIENT, config.clients.api_key_file, listed.api, operator)
+    admins = _keys(ADMIN, config.clients.admin_key_file, listed.admin, operator)
+    profiles = Path(options.profile_dir) if options.profile_dir is not None else cache / "profiles"
     starting = Stopwatch(started_ns)
     starting.lap("python, imports")
     prepared: Prepared | None = None
@@ -132,7 +144,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
         clock = starting if first else Stopwatch()
         if prepared is None:
             clock.lap("listening")
-            prepared = await prepare(config, access, operator, report, clock)
+            prepared = await prepare(config, access, operator, report, clock, profiles.absolute())
         report("starting the engine", 0, 0)
         async with running_engine(make_channel(prepared.order), report) as (engine, info):
             whole_ms = clock.lap("engine process")
@@ -159,9 +171,17 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, a
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.
     restarts = Restarts(0 if options.in_process else options.engine_restarts)
-    app = create_app(bring_up, restarts=restarts, manners=Manners.of(config, keys))
+    app = create_app(bring_up, restarts=restarts, manners=Manners.of(config, keys, admins))
     announce: Callable[[str], None] = lambda url: say(f"listening on {url}")  # noqa: E731
     return run_server(app, options.host, options.port, announce, say, options.drain_timeout)
+
+
+def _keys(kind: Kind, file: str | None, listed: str | None, operator: Operator) -> Keys:
+    """Raises ConfigError."""
+    keys, warning = read_keys(Path(file) if file is not None else None, listed, kind)
+    if warning is not None:
+        operator.warn(warning)
+    return keys
 
 
 def make_channel(order: EngineOrder) -> Channel:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ridgeline.server.fields import CHAT, COMPLETION, DETOKENIZE, IGNORED, TOKENIZE
+from ridgeline.server.fields import CHAT, COMPLETION, DETOKENIZE, IGNORED, PROFILE, TOKENIZE
 from tests.server.live import MAX_LEN
 
 JSON = "application/json"
-COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS, CHATS, PROFILES = "/v1/completions", "/v1/chat/completions", "/v1/profile"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     CHATS: (CHAT, {"messages": [{"role": "user", "content": "a"}]}),
     "/tokenize": (TOKENIZE, {"prompt": "a"}),
     "/detokenize": (DETOKENIZE, {"tokens": [1]}),
+    PROFILES: (PROFILE, {"action": "stop"}),
 }
 # One value of each of JSON's kinds.
 KINDS: dict[str, Any] = {
@@ -60,7 +61,8 @@ def _wrong_types() -> Iterator[Case]:
                     body = json.dumps(good | {name: value}).encode()
                     yield Case(f"{path} {name}: {kind}", path, body, name, name)
         yield Case(f"{path} unknown", path, json.dumps(good | {"colour": 1}).encode(), "colour", "colour")
-        yield Case(f"{path} model", path, json.dumps(good | {"model": "gpt-9"}).encode(), "gpt-9", "model", 404)
+        if "model" in table:
+            yield Case(f"{path} model", path, json.dumps(good | {"model": "gpt-9"}).encode(), "gpt-9", "model", 404)
 
 
 def _kinds(schema: dict[str, Any]) -> set[str]:
@@ -123,6 +125,12 @@ _CHAT_TOO: dict[str, list[Any]] = {
     "reasoning_effort": ["high"],
     "verbosity": ["high"],
 }
+_PROFILE_TOO: dict[str, list[Any]] = {
+    "action": ["", "begin", "Start", "stop ", None],
+    "max_seconds": [0, -1, 300.5, 1e308, 10**400, 1],
+    "max_steps": [0, -1, 2001, 10**30, 1],
+    "shapes": [True],
+}
 _TOGETHER: list[tuple[str, str, dict[str, Any]]] = [
     (COMPLETIONS, "best_of", {"n": 3, "best_of": 2}),
     (COMPLETIONS, "best_of", {"best_of": 2, "stream": True}),
@@ -150,7 +158,7 @@ _TOGETHER: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def _wrong_values() -> Iterator[Case]:
-    routes = [(COMPLETIONS, _TOO | _COMPLETION_TOO), (CHATS, _TOO | _CHAT_TOO)]
+    routes = [(COMPLETIONS, _TOO | _COMPLETION_TOO), (CHATS, _TOO | _CHAT_TOO), (PROFILES, _PROFILE_TOO)]
     for path, values in routes:
         table, good = TABLES[path]
         for name, wrongs in values.items():
@@ -221,7 +229,7 @@ def _wrong_requests() -> Iterator[Case]:
         body = json.dumps(good).encode()
         for kind in ("text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data", "json", "ä/ö"):
             yield Case(f"{path} type {kind!r}", path, body, "application/json", status=415, kind=kind)
-        for method in ("GET", "PUT", "DELETE", "PATCH"):
+        for method in ("PUT", "DELETE", "PATCH", *(["GET"] if path != PROFILES else [])):
             yield Case(f"{method} {path}", path, b"", "POST", status=405, method=method)
         yield Case(f"{path}/", path + "/", body, path, status=404)
     for path in ("/v1/models", "/health", "/ready", "/version", "/tokenizer_info", "/openapi.json"):

@@ -33,7 +33,7 @@ def chromium() -> str | None:
 
 
 class Page:
-    """One tab. requested: every URL it asked for."""
+    """One tab. requested: every URL it asked for. problems: exceptions, and errors in its console."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -53,6 +53,13 @@ class Page:
             self.requested.append(event["params"]["request"]["url"])
         elif event["method"] == "Runtime.exceptionThrown":
             self.problems.append(str(event["params"]["exceptionDetails"]))
+        elif event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "assert"):
+            self.problems.append(str(event["params"]["args"]))
+        elif event["method"] == "Log.entryAdded":
+            entry = event["params"]["entry"]
+            # An answer of 400 is logged too, and some pages are there to show one; requests have a list of their own.
+            if entry["level"] == "error" and entry["source"] != "network":
+                self.problems.append(str(entry))
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         self._serial += 1
@@ -64,7 +71,7 @@ class Page:
         return result
 
     async def open(self, url: str) -> None:
-        for domain in ("Page", "Network", "Runtime"):
+        for domain in ("Page", "Network", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
         await self.call("Page.navigate", url=url)
         await self.until(f"location.href.startsWith('{url}') && document.readyState === 'complete'")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
@@ -22,17 +23,20 @@ from tokenizers import models, pre_tokenizers
 
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.params import SamplingParams
+from ridgeline.core.profile import PlaceTime
 from ridgeline.core.types import Output, Plan, Sampling
 from ridgeline.engine.channel import Report, ThreadChannel
 from ridgeline.engine.client import EngineClient
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import Abort, EngineInfo, In
+from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.prefix import NoPrefix
 from ridgeline.scheduler.policies import Continuous, Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.server.app import create_app
+from ridgeline.server.auth import ADMIN, read_keys
 from ridgeline.server.front import BringUp
 from ridgeline.server.manners import Manners
 from ridgeline.server.readiness import Readiness
@@ -120,6 +124,34 @@ class Reciter(ScriptedRunner):
         return token
 
 
+ADMIN_SECRET = "an-operators-secret"
+ADMINS, _ = read_keys(None, f"operator:{ADMIN_SECRET}", ADMIN)
+
+
+class ScriptedRecorder:
+    """Writes what it is told to write. calls: what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.fail_start: Exception | None = None
+        self.fail_stop: Exception | None = None
+
+    def start(self, *, shapes: bool) -> None:
+        self.calls.append("start with shapes" if shapes else "start")
+        if self.fail_start is not None:
+            raise self.fail_start
+
+    def stop(self, path: Path) -> tuple[PlaceTime, ...]:
+        self.calls.append("stop")
+        if self.fail_stop is not None:
+            raise self.fail_stop
+        path.write_bytes(b"trace")
+        return PlaceTime("qkv", "qkv", 24, 3_000_000, None), PlaceTime("head", "head", 2, 1_000_000, None)
+
+    def drop(self) -> None:
+        self.calls.append("drop")
+
+
 class WatchedChannel(ThreadChannel):
     """aborted: a key for every Abort that was sent."""
 
@@ -143,6 +175,8 @@ class Stage:
     tokenizer: Tokenizer = field(default_factory=byte_level_tokenizer)
     chat: ChatTemplate | None = field(default_factory=lambda: ChatTemplate(CHAT_TEMPLATE))
     lenient: bool = False
+    recorder: ScriptedRecorder = field(default_factory=ScriptedRecorder)
+    profiles: Path | None = None
     client: EngineClient | None = None
     aborted: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
 
@@ -155,7 +189,10 @@ class Stage:
             slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE, prefix=NoPrefix()
         )  # fmt: skip
         scheduler = Scheduler(self.policy, ledger, SchedulerLimits(SLOTS, MAX_LEN, budget=SLOTS * MAX_LEN))
-        engine = Engine(scheduler, self.runner, time.perf_counter_ns, NullSink())
+        profiler: Profiler = NoProfiler()
+        if self.profiles is not None:
+            profiler = Profiling(self.recorder, self.profiles, time.perf_counter_ns)
+        engine = Engine(scheduler, self.runner, time.perf_counter_ns, NullSink(), profiler=profiler)
         return engine, EngineInfo(
             model="scripted", dtype="none", device="cpu", max_model_len=MAX_LEN, vocab=257, block_size=BLOCK_SIZE,
             num_blocks=NUM_BLOCKS, kv_block_bytes=1000, weight_bytes=0, memory_plan="", batching="continuous",
@@ -235,10 +272,10 @@ def serving(
     manners: Manners | None = None,
     loaded: bool = True,
 ) -> Iterator[Live]:
-    """A server in a thread, listening; loaded: and ready."""
+    """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes."""
     stage = stage or Stage()
     listening = threading.Event()
-    app = create_app(bring_up or stage.bring_up, readiness, restarts, manners)
+    app = create_app(bring_up or stage.bring_up, readiness, restarts, manners or Manners(admins=ADMINS))
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)

@@ -58,7 +58,7 @@ def test_other_mistakes_of_the_operator(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="same name"):
         read_keys(None, f"a:{SECRET},a:{OTHER}")
     with pytest.raises(ConfigError, match="--api-key-file"):
-        Manners.of(Config.of(max_concurrent_per_key=2), Keys())
+        Manners.of(Config.of(max_concurrent_per_key=2), Keys(), Keys())
 
 
 def test_nothing_prints_a_secret_or_its_digest() -> None:

@@ -6,19 +6,21 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
 from ridgeline.core.types import End, NewRequest, Sampling, Scores, Tokens
 from ridgeline.engine.channel import Channel, Report
 from ridgeline.engine.messages import (
     Abort,
+    AskProfile,
     Counters,
     EngineInfo,
     Failed,
     Out,
     Ping,
     Pong,
+    Profiled,
     Progress,
     Ready,
     Refused,
@@ -93,7 +95,7 @@ class EngineClient:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._streams: dict[int, Stream] = {}
-        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._questions: dict[int, asyncio.Future[Any]] = {}
         self._keys = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[EngineInfo] | None = None
@@ -132,15 +134,31 @@ class EngineClient:
 
     async def ping(self) -> None:
         """Wait until the engine answers between two steps. Raises EngineDied; it is the caller who has a time limit."""
+        key = next(self._keys)
+        await self._ask(key, Ping(key))
+
+    async def profile(
+        self,
+        action: Literal["start", "stop", "state"],
+        *,
+        max_seconds: float = 0.0,
+        max_steps: int = 0,
+        shapes: bool = False,
+    ) -> Profiled:
+        """Begin or end a trace, or see how it stands. Raises EngineDied."""
+        key = next(self._keys)
+        answer: Profiled = await self._ask(key, AskProfile(key, action, max_seconds, max_steps, shapes))
+        return answer
+
+    async def _ask(self, key: int, question: Ping | AskProfile) -> Any:
         if self.failure is not None:
             raise EngineDied("the engine has ended")
-        key, answer = next(self._keys), asyncio.get_running_loop().create_future()
-        self._pings[key] = answer
+        self._questions[key] = answer = asyncio.get_running_loop().create_future()
         try:
-            self._channel.send(Ping(key))
-            await answer
+            self._channel.send(question)
+            return await answer
         finally:
-            self._pings.pop(key, None)
+            self._questions.pop(key, None)
 
     @property
     def num_in_flight(self) -> int:
@@ -173,9 +191,9 @@ class EngineClient:
         elif isinstance(message, Refused):
             if (stream := self._streams.pop(message.key, None)) is not None:
                 stream._finish(None, BadRequest(message.message, message.param))
-        elif isinstance(message, Pong):
-            if (ping := self._pings.get(message.id)) is not None and not ping.done():
-                ping.set_result(None)
+        elif isinstance(message, Pong | Profiled):
+            if (answer := self._questions.get(message.id)) is not None and not answer.done():
+                answer.set_result(message)
         else:
             self._fail(message)
 
@@ -209,6 +227,6 @@ class EngineClient:
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream._finish(None, EngineDied("the engine ended while this request was in flight; send it again"))
-        for ping in self._pings.values():
-            if not ping.done():
-                ping.set_exception(EngineDied("the engine has ended"))
+        for answer in self._questions.values():
+            if not answer.done():
+                answer.set_exception(EngineDied("the engine has ended"))

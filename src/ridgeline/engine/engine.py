@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord
 from ridgeline.engine.messages import Counters
+from ridgeline.engine.profiling import NoProfiler, Profiler
 from ridgeline.scheduler.scheduler import Scheduler
 
 Clock = Callable[[], int]
@@ -36,8 +37,19 @@ class NullSink:
 
 
 class Engine:
-    def __init__(self, scheduler: Scheduler, runner: Runner, clock: Clock, sink: Sink, depth: int = 1) -> None:
+    """profiler: what the loop asks when somebody wants a trace."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        clock: Clock,
+        sink: Sink,
+        depth: int = 1,
+        profiler: Profiler | None = None,
+    ) -> None:
         self.scheduler, self.runner, self.clock, self.sink, self.depth = scheduler, runner, clock, sink, depth
+        self.profiler = profiler or NoProfiler()
         self._flying: deque[tuple[Plan, int, Any]] = deque()
 
     def submit(self, request: NewRequest) -> End | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ridgeline.core.errors import BadRequest
 from ridgeline.core.types import NO_INTS, NO_TOKENS, End, Events
 from ridgeline.engine.engine import Engine
-from ridgeline.engine.messages import In, Out, Ping, Pong, Refused, Step, Submit
+from ridgeline.engine.messages import AskProfile, In, Out, Ping, Pong, Refused, Step, Submit
 
 Inbox = queue.SimpleQueue[In | None]  # None: the other side is gone
 
@@ -22,10 +22,17 @@ class EngineLoop:
 
     def run(self) -> None:
         """Until the other side is gone. An exception in a step ends the loop: it has no business going on."""
+        try:
+            self._run()
+        finally:
+            self.engine.profiler.close()
+
+    def _run(self) -> None:
         idle = False
         while self._take(idle):
             events = self.engine.step()
             idle = events is None
+            self.engine.profiler.turn(stepped=not idle)
             if events is not None and (len(events.keys) or events.ends):
                 self.deliver(Step.of(events, self.engine.counters()))
 
@@ -41,9 +48,9 @@ class EngineLoop:
             return True
 
     def _patience(self) -> float | None:
-        """Seconds until the policy wants to look again; None: until a message comes."""
-        wake_ns = self.engine.wake_ns
-        return None if wake_ns is None else max(0, wake_ns - self.engine.clock()) / 1e9
+        """Seconds until the policy or the profiler wants to look again; None: until a message comes."""
+        wakes = [wake for wake in (self.engine.wake_ns, self.engine.profiler.wake_ns) if wake is not None]
+        return max(0, min(wakes) - self.engine.clock()) / 1e9 if wakes else None
 
     def _handle(self, message: In) -> None:
         if isinstance(message, Submit):
@@ -53,6 +60,8 @@ class EngineLoop:
                 self.deliver(Refused(message.key, str(error), error.param))
         elif isinstance(message, Ping):
             self.deliver(Pong(message.id))
+        elif isinstance(message, AskProfile):
+            self.deliver(self.engine.profiler.answer(message))
         else:
             self._over(self.engine.abort(message.key))
 

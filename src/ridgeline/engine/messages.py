@@ -1,16 +1,19 @@
 """What crosses the process boundary, and its bytes (msgpack). Knows no socket and no tensor.
 
-In: Submit, Abort, Ping. Out: while starting Progress, then Ready or Failed; while serving Step, Refused and Pong.
+In: Submit, Abort, Ping, AskProfile. Out: while starting Progress, then Ready or Failed; while serving Step, Refused,
+Pong and Profiled.
 Arrays travel as raw little-endian bytes, so that a step of 256 tokens costs microseconds, not one object a token.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import msgspec
 import numpy as np
 
+from ridgeline.core.profile import PlaceTime
 from ridgeline.core.types import End, Events, NewRequest, Sampling, Scores
 
 assert sys.byteorder == "little", "arrays are sent as they lie in memory; a big-endian machine needs a swap here"
@@ -65,6 +68,47 @@ class Ping(msgspec.Struct, frozen=True, tag="ping", array_like=True):
 
 class Pong(msgspec.Struct, frozen=True, tag="pong", array_like=True):
     id: int
+
+
+class AskProfile(msgspec.Struct, frozen=True, tag="ask_profile", array_like=True):
+    """Begin or end a trace of the engine, or ask how it stands. It ends by itself after max_seconds or max_steps.
+    shapes: record those of operands too. The answer is a Profiled."""
+
+    id: int
+    action: Literal["start", "stop", "state"]
+    max_seconds: float = 0.0
+    max_steps: int = 0
+    shapes: bool = False
+
+
+class ProfileMade(msgspec.Struct, frozen=True, array_like=True):
+    """A trace that was written. path: on the engine's machine. ended: stop, max_seconds or max_steps."""
+
+    path: str
+    bytes: int
+    steps: int
+    seconds: float
+    ended: str
+    places: tuple[PlaceTime, ...]
+
+
+class Profiled(msgspec.Struct, frozen=True, tag="profiled", array_like=True):
+    """The answer to AskProfile: how it stands now. seconds, steps, max_seconds, max_steps: of the trace that runs.
+
+    made: the trace that ended last, unless one was begun since; error: why there is none. refusal: why it was not done
+    as asked; conflict: because of the state of things, so that asking again is of no use.
+    """
+
+    id: int
+    running: bool = False
+    seconds: float = 0.0
+    steps: int = 0
+    max_seconds: float | None = None
+    max_steps: int | None = None
+    made: ProfileMade | None = None
+    error: str | None = None
+    refusal: str | None = None
+    conflict: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
@@ -203,8 +247,8 @@ class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
         return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends, scores)
 
 
-In = Submit | Abort | Ping
-Out = Progress | Ready | Failed | Step | Refused | Pong
+In = Submit | Abort | Ping | AskProfile
+Out = Progress | Ready | Failed | Step | Refused | Pong | Profiled
 
 _encoder = msgspec.msgpack.Encoder()
 _decode_in: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(In)

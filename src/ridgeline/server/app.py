@@ -36,6 +36,7 @@ from ridgeline.server.manners import Manners
 from ridgeline.server.metrics import Metrics
 from ridgeline.server.openai import Ask, check_model, parse_chat, parse_completion, prepare
 from ridgeline.server.openapi import openapi
+from ridgeline.server.profiling import Profiles
 from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
 from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
@@ -203,6 +204,7 @@ def create_app(
     books = manners.books()
     front = Front(bring_up, restarts, books.metrics.watch)
     turns = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+    timeout_s = manners.limits.body_timeout_s
     routes = Routes(front, readiness or Readiness(), books.metrics)
 
     @contextlib.asynccontextmanager
@@ -222,6 +224,7 @@ def create_app(
             Route("/tokenize", Question(front, tokenize, turns), methods=["POST"]),
             Route("/detokenize", Question(front, detokenize, turns), methods=["POST"]),
             Route("/tokenizer_info", routes.tokenizer_info),
+            Route("/v1/profile", Profiles(front), methods=["GET", "POST"]),
             Route("/version", routes.version),
             Route("/v1/models", routes.models),
             Route("/v1/models/{id:path}", routes.model),
@@ -237,7 +240,7 @@ def create_app(
             RidgelineError: answer_error,
             HTTPException: answer_http_error,
         },
-        middleware=[Middleware(Gate, books, manners.keys, manners.doors, manners.limits.body_timeout_s)],
+        middleware=[Middleware(Gate, books, manners.keys, manners.admins, manners.doors, timeout_s)],
     )
     app.router.redirect_slashes = False
     app.state.front, app.state.limits = front, manners.limits

@@ -41,6 +41,13 @@ class Keys:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def check_apart(self, others: Keys) -> None:
+        """Raises ConfigError if a key, or a name, is among the others too: the one would open what the other does."""
+        ours, theirs = {key.digest for key in self._keys}, {key.digest for key in others._keys}
+        if ours & theirs:
+            raise ConfigError("a secret is both an API key and an admin key; clients would be admins: make another")
+        Keys((*self._keys, *others._keys))
+
     def name_of(self, authorization: str) -> str | None:
         """The name of the key in an Authorization header, or None if it is not one of ours."""
         scheme, _, secret = authorization.strip().partition(" ")
@@ -53,7 +60,20 @@ class Keys:
         return found
 
 
-def read_keys(path: Path | None, listed: str | None) -> tuple[Keys, str | None]:
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of keys: where the operator gives them, and how those without a name are called."""
+
+    option: str
+    variable: str
+    prefix: str = ""
+
+
+CLIENT = Kind("--api-key-file", "RIDGELINE_API_KEYS")
+ADMIN = Kind("--admin-key-file", "RIDGELINE_ADMIN_KEYS", "admin-")
+
+
+def read_keys(path: Path | None, listed: str | None, kind: Kind = CLIENT) -> tuple[Keys, str | None]:
     """Keys from a file and from a list separated by commas, and a warning where others can read the file.
 
     Raises ConfigError, never with a key in its message.
@@ -61,17 +81,23 @@ def read_keys(path: Path | None, listed: str | None) -> tuple[Keys, str | None]:
     keys: list[Key] = []
     warning = None
     if path is not None:
-        text, warning = _read(path)
+        text, warning = _read(path, kind)
         lines = [line.strip() for line in text.splitlines()]
-        found = [_key(line, f"{path}, line {i}", f"key-{i}") for i, line in enumerate(lines, 1) if _is_key(line)]
+        found = [
+            _key(line, f"{path}, line {i}", f"{kind.prefix}key-{i}") for i, line in enumerate(lines, 1) if _is_key(line)
+        ]
         if not found:
-            raise ConfigError(f"--api-key-file {path}: has no key in it; leave the option out to serve without keys")
+            raise ConfigError(
+                f"{kind.option} {path}: has no key in it; leave the option out to serve without such keys"
+            )
         keys += found
     if listed is not None:
         parts = [part.strip() for part in listed.split(",")]
-        found = [_key(part, f"RIDGELINE_API_KEYS, {i}.", f"env-{i}") for i, part in enumerate(parts, 1) if part]
+        found = [
+            _key(part, f"{kind.variable}, {i}.", f"{kind.prefix}env-{i}") for i, part in enumerate(parts, 1) if part
+        ]
         if not found:
-            raise ConfigError("RIDGELINE_API_KEYS: is set and has no key in it; unset it to serve without keys")
+            raise ConfigError(f"{kind.variable}: is set and has no key in it; unset it to serve without such keys")
         keys += found
     return Keys(keys), warning
 
@@ -80,14 +106,14 @@ def _is_key(line: str) -> bool:
     return bool(line) and not line.startswith("#")
 
 
-def _read(path: Path) -> tuple[str, str | None]:
+def _read(path: Path, kind: Kind) -> tuple[str, str | None]:
     try:
         text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not text in UTF-8"
-        raise ConfigError(f"--api-key-file {path}: {reason}") from None
+        raise ConfigError(f"{kind.option} {path}: {reason}") from None
     if os.name == "posix" and mode & stat.S_IROTH:
-        return text, f"--api-key-file {path}: every user of this machine can read it; chmod 600 makes it yours alone"
+        return text, f"{kind.option} {path}: every user of this machine can read it; chmod 600 makes it yours alone"
     return text, None
 
 

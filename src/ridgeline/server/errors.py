@@ -31,15 +31,32 @@ class NotJson(BadRequest):
 
 
 class Unauthorized(BadRequest):
-    """The client must act: the server has keys, and this is none of them."""
+    """The client must act: the server has keys, and this is none of them. for_admins: the route is an operator's."""
 
-    def __init__(self, given: bool) -> None:
-        what = "this API key is not one of this server's" if given else "this server needs an API key"
+    def __init__(self, given: bool, for_admins: bool) -> None:
+        missing = "this route needs an admin key" if for_admins else "this server needs an API key"
+        what = "this key is not one of this server's" if given else missing
         super().__init__(f"{what}; send the header Authorization: Bearer KEY", code="invalid_api_key")
+
+
+class Forbidden(BadRequest):
+    """The client must act: only the operator may do this. possible: there are admin keys."""
+
+    def __init__(self, possible: bool) -> None:
+        what = "this route needs an admin key"
+        if not possible:
+            what += ", and this server has none; start it with RIDGELINE_ADMIN_KEYS or --admin-key-file"
+        super().__init__(f"{what}; send the header Authorization: Bearer KEY", code="admin_key_required")
+
+
+class Conflict(BadRequest):
+    """The client must act: not now, as things stand."""
 
 
 _STATUS: tuple[tuple[type[RidgelineError], int], ...] = (
     (Unauthorized, 401),
+    (Forbidden, 403),
+    (Conflict, 409),
     (TooLarge, 413),
     (NotJson, 415),
     (NotFound, 404),

@@ -243,6 +243,27 @@ DETOKENIZE: Fields = {
     "tokens": Field(read.ids, _ids_schema(0), "Token ids."),
 }
 
+MAX_PROFILE_S, MAX_PROFILE_STEPS = 300, 2000
+PROFILE_S, PROFILE_STEPS = 30.0, 100
+PROFILE: Fields = {
+    "action": Field(
+        read.one_of("start", "stop"),
+        {"enum": ["start", "stop"]},
+        "start: begin to record every step of the engine. stop: end it, write the trace, and say where it lies.",
+    ),
+    "max_seconds": Field(
+        read.seconds_up_to(MAX_PROFILE_S),
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PROFILE_S, "default": PROFILE_S},
+        "Only with start: it ends by itself after that time.",
+    ),
+    "max_steps": Field(
+        read.between(1, MAX_PROFILE_STEPS),
+        {"type": "integer", "minimum": 1, "maximum": MAX_PROFILE_STEPS, "default": PROFILE_STEPS},
+        "Only with start: it ends by itself after so many steps of the engine.",
+    ),
+    "shapes": Field(read.boolean, {"type": "boolean", "default": False}, "Only with start: record operands' shapes."),
+}
+
 SAMPLING = tuple(name for name in COMPLETION if name in SamplingParams.__dataclass_fields__ and name != "logprobs")
 
 

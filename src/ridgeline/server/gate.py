@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ridgeline.core.errors import RidgelineError, TimedOut
 from ridgeline.server.auth import Keys
-from ridgeline.server.errors import Unauthorized, answer_error, defect
+from ridgeline.server.errors import Forbidden, Unauthorized, answer_error, defect
 from ridgeline.server.visit import Books, Visit
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+ADMIN_PATHS = ("/v1/profile",)
 PAGES = ("/", "/favicon.svg", "/docs", "/docs/assets", "/openapi.json")
 
 log = logging.getLogger("ridgeline.server")
@@ -41,8 +42,12 @@ class Doors:
 
 
 class Gate:
-    def __init__(self, app: ASGIApp, books: Books, keys: Keys, doors: Doors, body_timeout_s: float) -> None:
-        self._app, self._books, self._keys, self._doors = app, books, keys, doors
+    """admins: their keys open everything, those in keys all but the operator's own routes."""
+
+    def __init__(
+        self, app: ASGIApp, books: Books, keys: Keys, admins: Keys, doors: Doors, body_timeout_s: float
+    ) -> None:
+        self._app, self._books, self._keys, self._admins, self._doors = app, books, keys, admins, doors
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,12 +72,21 @@ class Gate:
     async def _pass(
         self, scope: Scope, receive: Receive, send: Send, visit: Visit, headers: dict[bytes, bytes]
     ) -> None:
-        if self._keys and not self._doors.open(scope["path"]):
-            visit.key = self._keys.name_of(headers.get(b"authorization", b"").decode("latin-1"))
-            if visit.key is None:
-                await _refuse(Unauthorized("authorization" in Request(scope).headers), scope, receive, send)
+        for_admins = scope["path"] in ADMIN_PATHS
+        if for_admins or (self._keys and not self._doors.open(scope["path"])):
+            refusal = self._refusal(for_admins, headers, visit)
+            if refusal is not None:
+                await _refuse(refusal, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _refusal(self, for_admins: bool, headers: dict[bytes, bytes], visit: Visit) -> RidgelineError | None:
+        sent = headers.get(b"authorization", b"").decode("latin-1")
+        admin, client = self._admins.name_of(sent), self._keys.name_of(sent)
+        visit.key = admin or client
+        if visit.key is None and (self._keys or self._admins):
+            return Unauthorized(b"authorization" in headers, for_admins)
+        return Forbidden(bool(self._admins)) if for_admins and admin is None else None
 
 
 async def _refuse(error: RidgelineError, scope: Scope, receive: Receive, send: Send) -> None:

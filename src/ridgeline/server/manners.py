@@ -20,17 +20,19 @@ class Manners:
 
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=Keys)
+    admins: Keys = field(default_factory=Keys)
     doors: Doors = field(default_factory=Doors)
     log_prompts: bool = False
 
     @staticmethod
-    def of(config: Config, keys: Keys) -> Manners:
-        """Raises ConfigError for options that make sense only with keys."""
+    def of(config: Config, keys: Keys, admins: Keys) -> Manners:
+        """Raises ConfigError for options that make sense only with keys, and for a key that is of both kinds."""
+        keys.check_apart(admins)
         options = config.server
         if not keys and config.clients.max_concurrent_per_key is not None:
             raise ConfigError("--max-concurrent-per-key: there are no API keys; give some with --api-key-file")
         doors = Doors(open_metrics=options.open_metrics, open_page=options.open_page)
-        return Manners(Limits.of(config), keys, doors, options.log_prompts)
+        return Manners(Limits.of(config), keys, admins, doors, options.log_prompts)
 
     def books(self) -> Books:
         """New ones, for one application."""

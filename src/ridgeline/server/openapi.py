@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import ridgeline
-from ridgeline.server.fields import CHAT, COMPLETION, DETOKENIZE, TOKENIZE, Fields
+from ridgeline.server.fields import CHAT, COMPLETION, DETOKENIZE, PROFILE, TOKENIZE, Fields
 from ridgeline.server.schemas import (
     ANSWERS,
     INTEGER,
@@ -90,6 +90,25 @@ def _tokens_paths() -> Json:
     }
 
 
+def _profile_paths() -> Json:
+    refused = {
+        "401": _UNAUTHORIZED,
+        "403": _error("The key is no admin key, or the server has none: RIDGELINE_ADMIN_KEYS, --admin-key-file."),
+        "500": _DEFECT,
+        "503": _UNAVAILABLE,
+    }
+    state = _json("How it stands.", ref("ProfileState"))
+    done = _json("start: how it stands. stop: the trace.", {"oneOf": [ref("ProfileState"), ref("ProfileTrace")]})
+    path = _post("Operation", "Begin or end a trace of the engine", "ProfileRequest", done, security=[{"key": []}])
+    statuses = path["post"]["responses"]
+    del statuses["404"], statuses["429"]
+    statuses |= refused | {"409": _error("A profile is running already, or none is.")}
+    about = "For operators: it needs an admin key. While a trace is written the engine makes no step."
+    path["post"]["description"] = about
+    got = _get("Operation", "Is a trace under way?", {"200": state, **refused}, security=[{"key": []}])
+    return {"/v1/profile": path | got}
+
+
 def _nullable(schema: Json) -> Json:
     """The same, or null: as if the field were left out."""
     if "type" in schema:
@@ -123,6 +142,7 @@ def _requests() -> Json:
         "CompletionRequest": _request(COMPLETION, completion, "prompt"),
         "ChatRequest": _request(CHAT, chat, "messages"),
         "TokenizeRequest": _request(TOKENIZE, {"prompt": "Once upon a time"}) | either,
+        "ProfileRequest": _request(PROFILE, {"action": "start", "max_seconds": 10}, "action"),
         "DetokenizeRequest": _request(DETOKENIZE, {"tokens": [72, 105]}, "tokens"),
     }
 
@@ -152,6 +172,7 @@ def openapi() -> Json:
             "/v1/completions": _generation("Continue a prompt", "CompletionRequest", "Completion"),
             "/v1/chat/completions": _generation("Answer in a conversation", "ChatRequest", "ChatCompletion"),
             **_tokens_paths(),
+            **_profile_paths(),
             "/v1/models": _get(
                 "Models",
                 "The model served",

@@ -68,11 +68,17 @@ def number(name: str, value: Any) -> float:
     return float(integer(name, value))
 
 
-def seconds(name: str, value: Any) -> float:
-    read = number(name, value)
-    if not 0 < read <= MAX_TIMEOUT_S:
-        raise BadRequest(f"{name}: {read:g} is not above 0 and at most {MAX_TIMEOUT_S}", param=name)
+def seconds_up_to(most: float) -> Read:
+    def read(name: str, value: Any) -> float:
+        given = number(name, value)
+        if not 0 < given <= most:
+            raise BadRequest(f"{name}: {given:g} is not above 0 and at most {most:g}", param=name)
+        return given
+
     return read
+
+
+seconds = seconds_up_to(MAX_TIMEOUT_S)
 
 
 def between(low: int, high: int) -> Read:
@@ -169,6 +175,16 @@ def only(*accepted: Any) -> Read:
         # True == 1, and an echo of 1 is not an echo of true.
         if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted):
             raise BadRequest(f"{name}: not implemented; leave it out or null", param=name, code="unsupported_parameter")
+
+    return read
+
+
+def one_of(*words: str) -> Read:
+    def read(name: str, value: Any) -> str:
+        if string(name, value) not in words:
+            near = did_you_mean(value[:40], words)
+            raise BadRequest(f"{name}: '{brief(value)}' is not one of {', '.join(words)}{near}", param=name)
+        return str(value)
 
     return read
 

@@ -191,6 +191,43 @@ TOKENIZER = record(
     dict.fromkeys(_NAMES, maybe(STRING)) | {"vocab_size": INTEGER, "max_model_len": INTEGER},
     description="null: the model has none.",
 )
+_PLACE = record(
+    {
+        "region": STRING,
+        "place": STRING,
+        "calls": INTEGER,
+        "calls_per_step": NUMBER,
+        "host_ms": {**NUMBER, "description": "On the engine's thread, the profiler's own cost included."},
+        "device_ms": {**maybe(NUMBER), "description": "Of the kernels launched there; null: there is no GPU."},
+        "share": {
+            **NUMBER,
+            "description": "Of the time of all places: the device's where a GPU did anything, otherwise the host's.",
+        },
+    }
+)
+_PROFILE_TRACE = record(
+    {
+        "object": {"const": "profile.trace"},
+        "path": {**STRING, "description": "On the server's machine. Open it in https://ui.perfetto.dev."},
+        "bytes": INTEGER,
+        "steps": INTEGER,
+        "seconds": NUMBER,
+        "ended": {"enum": ["stop", "max_seconds", "max_steps"]},
+        "places": {"type": "array", "items": _PLACE},
+    }
+)
+_PROFILE_STATE = record(
+    {
+        "object": {"const": "profile.state"},
+        "status": {"enum": ["idle", "running"]},
+        "steps": INTEGER,
+        "seconds": NUMBER,
+        "max_steps": maybe(INTEGER),
+        "max_seconds": maybe(NUMBER),
+        "last": {**maybe(ref("ProfileTrace")), "description": "The trace that ended last, unless one runs."},
+        "error": {**maybe(STRING), "description": "Why the last one has no trace."},
+    }
+)
 
 ANSWERS: Json = {
     "Completion": _answer("text_completion", "Choice"),
@@ -203,5 +240,7 @@ ANSWERS: Json = {
     "Timings": _TIMINGS,
     "Batch": _BATCH,
     "Model": _MODEL,
+    "ProfileState": _PROFILE_STATE,
+    "ProfileTrace": _PROFILE_TRACE,
     "Error": _ERROR,
 }
