@@ -14,12 +14,12 @@ from ridgeline.bench.records import Outcome, Reply, Shape
 from ridgeline.cli.environment import keyless
 from ridgeline.core.config import Config
 from ridgeline.core.errors import Unavailable
-from ridgeline.lab import tradeoffs
-from ridgeline.lab.children import Planned, serving
-from ridgeline.lab.experiments import Bench, Results, latency_row, padding_row
-from ridgeline.lab.footprint import parse_gpu, resident_bytes
-from ridgeline.lab.grid import FULL, QUICK, Grid, Setting
-from ridgeline.lab.tradeoffs import run
+from ridgeline.lab.tradeoffs import tradeoffs
+from ridgeline.lab.tradeoffs.children import Planned, serving
+from ridgeline.lab.tradeoffs.experiments import Bench, Results, latency_row, padding_row
+from ridgeline.lab.tradeoffs.footprint import parse_gpu, resident_bytes
+from ridgeline.lab.tradeoffs.grid import FULL, QUICK, Grid, Setting
+from ridgeline.lab.tradeoffs.tradeoffs import run
 from ridgeline.menu import MENU
 from tests.bench.hand import Screen, batch, timings
 from tests.lab import recorded
@@ -120,8 +120,9 @@ def test_a_failure_is_raised_after_what_was_measured_is_written(
 
 def test_the_servers_that_it_starts_ask_for_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIDGELINE_API_KEYS", "a-key")
+    monkeypatch.setenv("RIDGELINE_ADMIN_KEYS", "another-key")
     monkeypatch.setenv("A_NAME", "kept")
-    code = "import os, sys; sys.exit(f\"{'RIDGELINE_API_KEYS' in os.environ} {os.environ['A_NAME']}\")"
+    code = "import os, sys; sys.exit(f\"{any('_KEYS' in name for name in os.environ)} {os.environ['A_NAME']}\")"
     with pytest.raises(Unavailable, match="False kept"), serving([], keyless(), program=("-c", code)):
         pass
 

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ridgeline.lab import figures
-from ridgeline.lab.page import render
-from ridgeline.lab.tradeoffs import print_views
-from ridgeline.lab.views import VIEWS
+from ridgeline.lab.tradeoffs import figures
+from ridgeline.lab.tradeoffs.page import render
+from ridgeline.lab.tradeoffs.tradeoffs import print_views
+from ridgeline.lab.tradeoffs.views import VIEWS
 from tests.bench.hand import Screen
 from tests.lab.recorded import document, latency, memory, padding
 

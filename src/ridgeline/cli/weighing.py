@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ridgeline.cli.environment import keyless
-from ridgeline.cli.options import options
-from ridgeline.core.config import Config, ModelOptions
+from ridgeline.cli.options import model_flags, options
+from ridgeline.core.config import Config
 
 
 @options("model")
@@ -30,15 +30,10 @@ def tradeoffs(
 
     Example: ridgeline tradeoffs --quick --out tradeoffs
     """
-    from ridgeline.lab.grid import FULL, QUICK
-    from ridgeline.lab.tradeoffs import run
+    from ridgeline.lab.tradeoffs.grid import FULL, QUICK
+    from ridgeline.lab.tradeoffs.tradeoffs import run
 
-    raise SystemExit(run(QUICK if quick else FULL, _flags(config.model), keyless(), out, load_seed, sys.argv))
-
-
-def _flags(model: ModelOptions) -> list[str]:
-    """The same options for the servers that are started."""
-    given = {f.name: value for f in fields(model) if (value := getattr(model, f.name)) != f.default}
+    model = config.model
     if model.model is None and model.random_weights is None:
-        given["model"] = "demo"
-    return [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
+        model = replace(model, model="demo")
+    raise SystemExit(run(QUICK if quick else FULL, model_flags(model), keyless(), out, load_seed, sys.argv))

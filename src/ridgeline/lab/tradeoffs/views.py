@@ -12,8 +12,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ridgeline.bench.words import human_bytes
-from ridgeline.lab import figures
-from ridgeline.lab.grid import MIDDLE_WINDOW_MS, WINDOWED
+from ridgeline.lab.tradeoffs import figures
+from ridgeline.lab.tradeoffs.grid import MIDDLE_WINDOW_MS, WINDOWED
 
 Row = dict[str, Any]
 

@@ -1,17 +1,19 @@
-"""Page: a run of trade-offs as one HTML file that needs no network. Knows the run file; measures nothing."""
+"""Report: a finished measurement as one HTML file that needs no network. Knows sections; knows no measurement.
+
+A section is a question, a figure, a sentence that answers it, and the numbers as a table. Figures are plotly's, and the
+library itself is inlined.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
-
-from ridgeline.lab.views import VIEWS, View
-
-Row = dict[str, Any]
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2430; --dim: #5b6675; --back: #ffffff; --card: #f6f8fa; --line: #d8dee6;
@@ -48,55 +50,68 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 """
 
 
-def render(document: Row) -> str:
-    """The whole page. document: what tradeoffs.json has; a trade-off without rows is left out and named."""
-    shown = [(view, rows) for view in VIEWS if (rows := view.rows(document["results"]))]
-    figures = {view.key: json.loads(view.figure(rows).to_json()) for view, rows in shown}
-    missing = [view.title for view in VIEWS if view.key not in figures]
-    note = f"<p>Not measured in this run: {escape('; '.join(missing))}.</p>" if missing else ""
-    if any(row["client_bound"] for row in document["results"]["latency"]):
-        note += (
-            "<p>Client-bound: in some loads the client used more than 0.8 of a core; it is part of their latency.</p>"
-        )
+@dataclass(frozen=True, slots=True)
+class Section:
+    """key: the element's id, unique on the page. question, readings: plain sentences. headings and rows: the table, all
+    text; its first column is set to the left. open_table: show it at once, for sections whose table is the answer."""
+
+    key: str
+    title: str
+    question: str
+    figure: go.Figure | None = None
+    readings: tuple[str, ...] = ()
+    headings: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = field(default=())
+    open_table: bool = False
+
+
+def render(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    provenance: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> str:
+    """The whole page. provenance: as core.records has it. notes: above the sections; remarks: beside the provenance."""
+    figures = {s.key: json.loads(s.figure.to_json()) for s in sections if s.figure is not None}
     # A closing tag inside a string would end the script element.
     data = json.dumps(figures).replace("</", "<\\/")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Ridgeline: the trade-offs of batching</title><style>{STYLE}</style>"
+        f"<title>Ridgeline: {escape(title[:1].lower() + title[1:])}</title><style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body>"
-        "<h1>The trade-offs of batching</h1>"
-        f'<p class="dim">{escape(_model(document))}</p>{note}'
-        f"{''.join(_section(view, rows) for view, rows in shown)}{_footer(document)}"
+        f'<h1>{escape(title)}</h1><p class="dim">{escape(subtitle)}</p>'
+        f"{''.join(f'<p>{escape(note)}</p>' for note in notes)}"
+        f"{''.join(map(_section, sections))}{_footer(provenance, remarks)}"
         f'<script type="application/json" id="figures">{data}</script><script>{SCRIPT}</script></body></html>\n'
     )
 
 
-def _section(view: View, rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{escape(column.heading)}</th>" for column in view.columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(column.show(row))}</td>' for column in view.columns)}</tr>" for row in rows
-    )
+def _section(section: Section) -> str:
+    drawing = ""
+    if section.figure is not None:
+        drawing = f'<div id="{section.key}" role="img" aria-label="{escape(section.title)}"></div>'
+    readings = "".join(f'<p class="reading">{escape(reading)}</p>' for reading in section.readings)
     return (
-        f"<section><h2>{escape(view.title)}</h2><p>{escape(view.question)}</p>"
-        f'<div id="{view.key}" role="img" aria-label="{escape(view.title)}"></div>'
-        f'<p class="reading">{escape(view.reading(rows))}</p>'
-        f'<details><summary>The numbers</summary><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></details></section>"
+        f"<section><h2>{escape(section.title)}</h2><p>{escape(section.question)}</p>{drawing}{readings}"
+        f"{_table(section)}</section>"
     )
 
 
-def _model(document: Row) -> str:
-    model = document["results"]["model"]
-    facts = model.get("ridgeline")
-    where = f" ({facts.get('dtype')} on {facts.get('device')})" if isinstance(facts, dict) else ""
+def _table(section: Section) -> str:
+    if not section.rows:
+        return ""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in section.headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in section.rows)
     return (
-        f"Model: {model.get('id', 'unknown')}{where}. One run, each point measured once: small differences are noise."
+        f"<details{' open' if section.open_table else ''}><summary>The numbers</summary>"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
     )
 
 
-def _footer(document: Row) -> str:
-    source = document["provenance"]
+def _footer(source: Mapping[str, Any], remarks: Sequence[str]) -> str:
     commit = source["commit"] or "unknown"
     facts = {
         "Machine": f"{source['cpu']}, {source['cores']} cores, {source['system']}",
@@ -107,7 +122,4 @@ def _footer(document: Row) -> str:
         "Libraries": ", ".join(f"{name} {version}" for name, version in source["libraries"].items()),
     }
     rows = "".join(f"<dt>{name}</dt><dd><code>{escape(text)}</code></dd>" for name, text in facts.items())
-    ended = "<p>The run was interrupted.</p>" if document["interrupted"] else ""
-    if document["error"] is not None:
-        ended += f"<p>The run failed before its end: {escape(document['error'])}</p>"
-    return f"<footer>{ended}<dl>{rows}</dl></footer>"
+    return f"<footer>{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}<dl>{rows}</dl></footer>"

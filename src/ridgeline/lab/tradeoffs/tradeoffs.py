@@ -14,10 +14,10 @@ from rich.table import Table
 
 from ridgeline.core.errors import ConfigError, RidgelineError
 from ridgeline.core.records import provenance, write_run
-from ridgeline.lab.experiments import Bench, Interrupted, Results, latency, memory, padding
-from ridgeline.lab.grid import Grid
-from ridgeline.lab.page import render
-from ridgeline.lab.views import VIEWS
+from ridgeline.lab.tradeoffs.experiments import Bench, Interrupted, Results, latency, memory, padding
+from ridgeline.lab.tradeoffs.grid import Grid
+from ridgeline.lab.tradeoffs.page import render
+from ridgeline.lab.tradeoffs.views import VIEWS
 
 FORMAT = 1
 EXIT_INTERRUPTED = 130

@@ -22,9 +22,9 @@ from ridgeline.bench.serve import Session, prepare
 from ridgeline.bench.share import Share, Target
 from ridgeline.bench.workload import Workload
 from ridgeline.core.errors import ConfigError, Unavailable
-from ridgeline.lab.children import Served, serving
-from ridgeline.lab.footprint import gpu_bytes, resident_bytes
-from ridgeline.lab.grid import ALONE, WINDOWED, Grid, Setting
+from ridgeline.lab.tradeoffs.children import Served, serving
+from ridgeline.lab.tradeoffs.footprint import gpu_bytes, resident_bytes
+from ridgeline.lab.tradeoffs.grid import ALONE, WINDOWED, Grid, Setting
 
 Row = dict[str, Any]
 LINES_TOLD = 5

@@ -8,7 +8,7 @@ import subprocess
 
 import psutil
 
-from ridgeline.lab.children import process_tree
+from ridgeline.lab.tradeoffs.children import process_tree
 
 QUERY_TIMEOUT_S = 20.0
 

@@ -1,0 +1,1 @@
+"""What batching costs and brings, on servers that are started for it."""
