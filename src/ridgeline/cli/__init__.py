@@ -13,8 +13,24 @@ from collections.abc import Callable
 import typer
 
 from ridgeline import __version__
-from ridgeline.cli import caching, chatting, generating, measuring, serving, weighing
-from ridgeline.core.errors import BadRequest, RidgelineError
+from ridgeline.cli import (
+    accounting,
+    caching,
+    calibrating,
+    chatting,
+    climbing,
+    comparing,
+    counting,
+    doctoring,
+    generating,
+    measuring,
+    profiling,
+    roofing,
+    serving,
+    timing,
+    weighing,
+)
+from ridgeline.core.errors import BadRequest, ConfigError, RidgelineError
 from ridgeline.core.plaintext import harmless
 
 app = typer.Typer(
@@ -30,6 +46,16 @@ app.command()(chatting.chat)
 app.command()(caching.cache)
 app.add_typer(measuring.bench, name="bench")
 app.command()(weighing.tradeoffs)
+app.command()(calibrating.calibrate)
+app.command()(doctoring.doctor)
+app.command()(profiling.profile)
+app.command()(roofing.roofline)
+app.command()(timing.micro)
+app.command()(accounting.ledger)
+app.command()(comparing.compare)
+app.command()(counting.counters)
+app.command("counted-steps", hidden=True)(counting.counted_steps)
+app.command()(climbing.ladder)
 
 
 @app.command()
@@ -74,7 +100,7 @@ def _run(program: typer.Typer) -> None:
             stream.reconfigure(errors="replace")
     try:
         program()
-    except BadRequest as error:
+    except (BadRequest, ConfigError) as error:  # whoever called must act: 2, as for a wrong option
         _say(f"error: {error}")
         raise SystemExit(2) from None
     except RidgelineError as error:

@@ -10,6 +10,8 @@ import platformdirs
 from ridgeline.core.errors import ConfigError
 from ridgeline.hub.access import Access
 
+_API_KEYS, _ADMIN_KEYS = "RIDGELINE_API_KEYS", "RIDGELINE_ADMIN_KEYS"
+
 
 def hub_access() -> Access:
     """How the hub is reached, as the environment says (the names are the Hugging Face libraries' own)."""
@@ -43,9 +45,14 @@ def check_key(source: str, key: str) -> str:
 
 def keyless() -> dict[str, str]:
     """The whole environment for servers that Ridgeline starts and measures itself: without keys that clients need."""
-    return {name: value for name, value in os.environ.items() if name != "RIDGELINE_API_KEYS"}
+    return {name: value for name, value in os.environ.items() if name not in (_API_KEYS, _ADMIN_KEYS)}
 
 
 def api_keys() -> str | None:
     """Keys that clients of a server need, separated by commas. From here and never from argv, which everybody sees."""
-    return os.environ.get("RIDGELINE_API_KEYS")  # set and empty is a mistake that must not open the server
+    return os.environ.get(_API_KEYS)  # set and empty is a mistake that must not open the server
+
+
+def admin_keys() -> str | None:
+    """Keys that an operator needs for a server's own routes, separated by commas."""
+    return os.environ.get(_ADMIN_KEYS)

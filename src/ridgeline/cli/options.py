@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ridgeline.core.config import SECTIONS, Config, kind_of
+from ridgeline.core.config import SECTIONS, Config, ModelOptions, kind_of
 from ridgeline.core.errors import ConfigError
 
 
@@ -34,7 +34,12 @@ def options(
         def run(*, config_file: Path | None, **given: Any) -> None:
             rest = {k: v for k, v in given.items() if k not in names}
             flags = _flags({k: v for k, v in given.items() if k in names})
-            command(Config.from_mapping(preset | _read_toml(config_file) | flags), **rest)
+            command(
+                Config.from_mapping(
+                    preset | ({} if config_file is None else read_toml(config_file, "--config ")) | flags
+                ),
+                **rest,
+            )
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         signature = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra + [file]
@@ -43,6 +48,12 @@ def options(
         return run
 
     return decorate
+
+
+def model_flags(model: ModelOptions) -> list[str]:
+    """The same options for a child of this program."""
+    given = {f.name: value for f in fields(model) if (value := getattr(model, f.name)) != f.default}
+    return [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
 
 
 _CONFIG_FILE = Annotated[
@@ -101,11 +112,10 @@ def _flags(given: Mapping[str, Any]) -> dict[str, Any]:
 _PANELS = {"model": "Model", "batching": "Batching", "limits": "Limits", "server": "Server", "clients": "Clients"}
 
 
-def _read_toml(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
+def read_toml(path: Path, flag: str) -> dict[str, Any]:
+    """Options from a file, unchecked. flag: what named it, for the error. Raises ConfigError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"--config {path}: {error}") from error
+        raise ConfigError(f"{flag}{path}: {error}") from error
     return {name.replace("-", "_"): value for name, value in values.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ridgeline.cli.environment import api_keys, hub_access
+from ridgeline.cli.environment import admin_keys, api_keys, cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.stopwatch import process_start_ns
@@ -37,4 +37,5 @@ def _serve(config: Config) -> None:
     from ridgeline import online
     from ridgeline.terminal import Terminal
 
-    raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, api_keys()))
+    keys = online.ListedKeys(api_keys(), admin_keys())
+    raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, keys, cache_dir()))

@@ -1,0 +1,1 @@
+"""Two measurements, with an interval or not at all."""

@@ -1,0 +1,1 @@
+"""What this machine offers, what is blocked and how to enable it."""

@@ -1,0 +1,1 @@
+"""One ledger: predicted, timed and counted side by side."""

@@ -1,0 +1,1 @@
+"""A ledger drawn under the measured roofs."""
