@@ -1,0 +1,1 @@
+"""From the naive loop to the full engine, one switch a rung."""

@@ -1,0 +1,233 @@
+"""Climb: `ridgeline ladder` from an order to the files in a folder, resumable. Knows no argv and no clock.
+
+DIR/ladder.json is written after every round; a run that was interrupted goes on from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ridgeline.bench.order import LEAST_ROUNDS
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.records import provenance, write_run
+from ridgeline.lab.ladder import file as ladderfile
+from ridgeline.lab.ladder import page as ladderpage
+from ridgeline.lab.ladder.judging import QUICK_TOKENS, TOKENS, judge
+from ridgeline.lab.ladder.ladder import Climb, Rounds
+from ridgeline.lab.ladder.rungs import PEER, Rung, changed, ladder, selected
+from ridgeline.lab.ladder.seams import Progress, Seams
+from ridgeline.lab.ladder.stage import Stage, Step
+from ridgeline.lab.ladder.verdict import is_wrong
+from ridgeline.lab.ladder.work import ARRIVAL_SHARE, Sizes, Speed, fitting
+
+if TYPE_CHECKING:
+    from ridgeline.build import EngineOrder
+
+TARGET_S, QUICK_TARGET_S = 200.0, 40.0
+"""What all rounds together should take, about."""
+EXIT_WRONG, EXIT_INTERRUPTED = 1, 130
+# So long the first of a batch waits for company: the others of a full batch have come by then, on average.
+_WINDOW_GAPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """rungs: their names; empty: all. seed: of the load. fresh: forget what an earlier run has measured."""
+
+    rounds: int = LEAST_ROUNDS
+    rungs: Sequence[str] = ()
+    seed: int = 0
+    quick: bool = False
+    fresh: bool = False
+
+    def chosen(self) -> tuple[list[Rung], list[str]]:
+        """All rungs, and the names of those that are wanted. Raises ConfigError."""
+        if self.rounds < LEAST_ROUNDS:
+            raise ConfigError(
+                f"--rounds: {self.rounds} is too few to tell a difference from chance; at least {LEAST_ROUNDS}"
+            )
+        rungs = ladder()
+        return rungs, selected(rungs, self.rungs)
+
+
+def run(
+    order: EngineOrder,
+    asked: Asked,
+    output: Path,
+    command: list[str],
+    progress: Progress,
+    console: Console,
+    seams: Seams | None = None,
+) -> int:
+    """Climb, and write DIR/ladder.json, ladder.md and index.html. The exit code: 1 where a rung made wrong tokens, 130
+    for Ctrl-C, after which the same command goes on. Raises ConfigError."""
+    asked.chosen()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {output}: it cannot be made ({error})") from error
+    climber = Climber(order, asked, output, provenance(command), progress, seams or Seams.found())
+    try:
+        climber.climb()
+    except KeyboardInterrupt:
+        kept = len(climber.document["results"]["rounds"]) if climber.document else 0
+        console.print(f"Interrupted; {kept} rounds are kept, and the same command goes on from them.", highlight=False)
+        return EXIT_INTERRUPTED
+    return tell(climber.document, output, console)
+
+
+def tell(document: Mapping[str, Any], output: Path, console: Console) -> int:
+    """The table on the console, the page and the Markdown table in the folder. Returns the exit code."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "index.html").write_text(ladderpage.render(document), encoding="utf-8")
+        (output / "ladder.md").write_text(ladderpage.markdown(document), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {output}: it cannot be written ({error})") from error
+    ladderpage.show(document, console)
+    console.print(f"Page: {output / 'index.html'}", markup=False, highlight=False, soft_wrap=True)
+    wrong = [rung["title"] for rung in document["results"]["rungs"] if is_wrong(document["results"], rung["name"])]
+    if wrong:
+        console.print(f"WRONG tokens: {', '.join(wrong)}", markup=False, highlight=False, soft_wrap=True)
+    return EXIT_WRONG if wrong else 0
+
+
+class Climber:
+    """document: as the run file has it, and empty until it is known what will be measured."""
+
+    def __init__(
+        self, order: EngineOrder, asked: Asked, output: Path, about: dict[str, Any], progress: Progress, seams: Seams
+    ) -> None:
+        self._order, self._asked, self._path, self._about, self._progress, self._seams = (
+            order, asked, output / ladderfile.NAME, about, progress, seams,
+        )  # fmt: skip
+        self.document: dict[str, Any] = {}
+
+    def climb(self) -> None:
+        rungs, wanted = self._asked.chosen()
+        config = self._config(wanted)
+        old = None
+        if self._path.exists() and not self._asked.fresh:
+            old = ladderfile.read(self._path)
+            ladderfile.check_same(self._path, old, config, self._about)
+            if old["finished"]:
+                self.document = old
+                return
+        self._progress("loading the model", 0, 0)
+        stage = Stage(self._order, self._seams)
+        results = self._sized(stage, rungs, wanted) if old is None else old["results"]
+        steps = self._steps(stage, rungs, wanted, results)
+        self._agree(results, steps)
+        document = old or {"format": ladderfile.FORMAT, "kind": ladderfile.KIND, "provenance": self._about}
+        self.document = document | {"config": config, "finished": False, "results": results}
+        self._measure(stage, steps, results)
+        self._judge(stage, steps, results)
+        self.document["finished"] = True
+        self._save()
+
+    def _config(self, wanted: Sequence[str]) -> dict[str, Any]:
+        asked = self._asked
+        options = asdict(self._order.config.model)
+        return {
+            "model": self._order.name, "options": options, "rungs": list(wanted), "rounds": asked.rounds,
+            "load_seed": asked.seed, "quick": asked.quick,
+        }  # fmt: skip
+
+    def _sized(self, stage: Stage, rungs: Sequence[Rung], wanted: Sequence[str]) -> dict[str, Any]:
+        """What a first look at the speed makes of the load."""
+        self._progress("probing the speed", 0, 0)
+        speed = stage.probe()
+        climbed = [rung for rung in rungs if rung.name in wanted and rung.skipped is None]
+        slow = sum(rung.alone for rung in climbed)
+        target_s = QUICK_TARGET_S if self._asked.quick else TARGET_S
+        sizes = fitting(speed, stage.positions, self._asked.rounds + 1, slow, len(climbed) - slow, target_s)
+        alone_ns = stage.alone_ns(sizes)
+        gap_ns = round(alone_ns * ARRIVAL_SHARE)
+        window_ms = round(_WINDOW_GAPS * gap_ns / 1e6, 1)
+        return {
+            "probe": asdict(speed),
+            "sizes": asdict(sizes),
+            "load": {"alone_ns": alone_ns, "gap_ns": gap_ns, "window_ms": window_ms},
+            "rungs": [], "rounds": [], "voided": [], "quality": {},
+        }  # fmt: skip
+
+    def _steps(
+        self, stage: Stage, rungs: Sequence[Rung], wanted: Sequence[str], results: Mapping[str, Any]
+    ) -> list[Step]:
+        sizes = Sizes.of(results["sizes"])
+        steps: list[Step] = []
+        for step in stage.steps(rungs, wanted, sizes, results["load"]["window_ms"]):
+            self._progress(f"building: {step.rung.title}", len(steps), len(wanted))
+            steps.append(step)
+        if not any(step.place is not None and step.rung.name != PEER for step in steps):
+            raise ConfigError("--rungs: none of these can be climbed here; the reference needs one engine at least")
+        return steps
+
+    def _agree(self, results: dict[str, Any], steps: Sequence[Step]) -> None:
+        """Rungs as the run file has them. Raises ConfigError where an interrupted run had others."""
+        described = [
+            {
+                "name": step.rung.name, "title": step.rung.title, "change": dict(step.rung.change),
+                "lossy": step.rung.lossy, "skipped": step.skipped, "dtype": step.dtype,
+                "requests": None if step.place is None else step.place.requests,
+                "batching": asdict(step.config.batching),
+            }
+            for step in steps
+        ]  # fmt: skip
+        had = {rung["name"] for rung in results["rungs"] if rung["skipped"] is None}
+        have = {step.rung.name for step in steps if step.place is not None}
+        if results["rungs"] and had != have:
+            other = ", ".join(sorted(had ^ have))
+            raise ConfigError(
+                f"{self._path}: {other} could be climbed then or now, not both; measure anew with --fresh"
+            )
+        results["rungs"] = described
+
+    def _measure(self, stage: Stage, steps: Sequence[Step], results: dict[str, Any]) -> None:
+        places = [step.place for step in steps if step.place is not None]
+        engines = [step for step in steps if step.place is not None and step.rung.name != PEER]
+        references = {
+            step.rung.name: stage.reference(step) for step in engines if step.rung.lossy or step is engines[0]
+        }
+        sizes, rounds = Sizes.of(results["sizes"]), Rounds(results["rounds"], results["voided"])
+        turns = self._asked.rounds + 1
+
+        def show(what: str, done: int) -> None:
+            kept = len(rounds.kept)
+            turn = f"round {kept + 1} of {turns - 1}: " if not what.startswith("warm-up") else ""
+            finished = (kept + 1) * len(places) if turn else 0
+            self._progress(turn + what, finished + done, turns * len(places))
+
+        climb = Climb(
+            places, references, stage.guard(sizes, Speed(**results["probe"])), sizes, stage.vocab,
+            results["load"]["gap_ns"], self._asked.seed, show,
+        )  # fmt: skip
+        if len(rounds.kept) < self._asked.rounds:
+            climb.warm_up()
+            rounds.climb(climb, self._asked.rounds, self._save)
+
+    def _judge(self, stage: Stage, steps: Sequence[Step], results: dict[str, Any]) -> None:
+        exact = changed(stage.base, {"kv_cache": "paged"})
+        for step in steps:
+            if step.place is None or not step.rung.lossy or step.rung.name in results["quality"]:
+                continue
+            title = step.rung.title
+
+            def show(what: str, done: int, whole: int, title: str = title) -> None:
+                self._progress(f"quality of {title}: {what}", done, whole)
+
+            tokens = QUICK_TOKENS if self._asked.quick else TOKENS
+            found = judge(stage.order, exact, step.config, self._seams, tokens, show)
+            results["quality"][step.rung.name] = found
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            write_run(self._path, self.document)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: it cannot be written ({error})") from error

@@ -1,0 +1,112 @@
+"""Ladder: rounds in which every rung serves the same load, in an order drawn anew. Knows stations; builds no engine.
+
+A fixed piece of work, the guard, is timed before every rung and at a round's end: a round in which it moved by more
+than DRIFT measured the machine and not the rungs, and is repeated, a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ridgeline.lab.ladder.agreement import Reference, check_round
+from ridgeline.lab.ladder.rungs import PEER
+from ridgeline.lab.ladder.station import Served, Station
+from ridgeline.lab.ladder.work import Request, Sizes, draw
+
+DRIFT = 0.10
+MOST_VOIDED = 3
+"""Rounds that are repeated for the guard's sake, in a whole run."""
+
+Guard = Callable[[], int]
+"""Does the same work each time; nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A rung that is measured. requests: of the load it serves, counted from the first."""
+
+    name: str
+    station: Station
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """places: from the lowest. references: as agreement.check_round takes them. show: (what runs, rungs done)."""
+
+    places: Sequence[Place]
+    references: Mapping[str, Reference]
+    guard: Guard
+    sizes: Sizes
+    vocab: int
+    gap_ns: int
+    seed: int
+    show: Callable[[str, int], None]
+
+    def warm_up(self) -> None:
+        """A block for each rung, not counted: what is compiled, allocated or read for the first time is there then."""
+        load = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, 0))[: self.sizes.block]
+        for done, place in enumerate(self.places):
+            self.show(f"warm-up: {place.name}", done)
+            place.station.serve(load)
+        self.guard()
+
+    def round(self, serial: int) -> dict[str, Any]:
+        """A round, as the run file has it. serial: 1 or more, never one that was used, because a load that comes again
+        would be found in the prefix cache."""
+        requests = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, serial))
+        order = np.random.default_rng((self.seed, serial, 1)).permutation(len(self.places)).tolist()
+        served: dict[str, Served] = {}
+        guards: list[int] = []
+        for done, index in enumerate(order):
+            place = self.places[index]
+            self.show(place.name, done)
+            guards.append(self.guard())
+            served[place.name] = place.station.serve(requests[: place.requests])
+        guards.append(self.guard())
+        return {
+            "serial": serial,
+            "order": [self.places[index].name for index in order],
+            "guard_ns": guards,
+            "drift": drift(guards),
+            "measures": {place.name: served[place.name].measure.json() for place in self.places},
+            "checks": self._checks(requests, served),
+        }
+
+    def _checks(self, requests: Sequence[Request], served: Mapping[str, Served]) -> dict[str, Any]:
+        self.show("comparing tokens", len(self.places))
+        names = [place.name for place in self.places]
+        outputs = {name: served[name].outputs for name in names}
+        checks = check_round(names, outputs, requests, self.references, PEER)
+        return {name: check.json() for name, check in checks.items()}
+
+
+def drift(guards: Sequence[int]) -> float:
+    """How far the machine moved in a round: the median of the first half of its readings against that of the second,
+    as a part of the median of all. A single reading that something else delayed is no drift."""
+    half = (len(guards) + 1) // 2
+    first, second = statistics.median(guards[:half]), statistics.median(guards[-half:])
+    return abs(second - first) / statistics.median(guards)
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What was measured so far. voided: rounds that drifted and were repeated, with their readings alone."""
+
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    voided: list[dict[str, Any]] = field(default_factory=list)
+
+    def climb(self, climb: Climb, wanted: int, saved: Callable[[], None]) -> None:
+        """Until `wanted` rounds are kept. saved: called after each."""
+        while len(self.kept) < wanted:
+            found = climb.round(1 + len(self.kept) + len(self.voided))
+            if found["drift"] > DRIFT and len(self.voided) < MOST_VOIDED:
+                self.voided.append({name: found[name] for name in ("serial", "guard_ns", "drift")})
+            else:
+                self.kept.append(found)
+            saved()

@@ -1,0 +1,221 @@
+"""Ladder page: a climb as one HTML file that needs no network, as Markdown and on the console. Measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ridgeline.bench.duel import Ratio
+from ridgeline.lab import report
+from ridgeline.lab.ladder.ladder import DRIFT
+from ridgeline.lab.ladder.verdict import MARGIN, Line, climbed, lines
+
+Row = Mapping[str, Any]
+
+# Colours that the colour-blind can tell apart, on white and on near-black.
+COLOURS = {
+    "pays": "#009e73", "costs": "#d6504a", "undecided here": "#8a94a3", "start": "#0083c9",
+    "too few rounds": "#8a94a3", "WRONG": "#cc66a3",
+}  # fmt: skip
+HEADINGS = (
+    "Rung", "Tokens/s", "Against the rung below", "Verdict", "TTFT p50", "Latency p95", "Rows a step",
+    "Positions a token", "Padding", "Prefix found", "Bytes a token", "Output",
+)  # fmt: skip
+NOT_KNOWN = "-"
+
+
+def render(document: Row) -> str:
+    """The whole page. document: what ladder.json has."""
+    shown = lines(document["results"])
+    measured = [line for line in shown if line.verdict != "skipped"]
+    skipped = [line for line in shown if line.verdict == "skipped"]
+    sections = [
+        report.Section(
+            key="rungs",
+            title="What each switch gained here",
+            question="How many tokens a second does each rung make, and does it pay?",
+            figure=_figure(measured),
+            readings=(_whole(document["results"]),),
+            headings=HEADINGS,
+            rows=tuple(_cells(line) for line in measured),
+            open_table=True,
+        ),
+        report.Section(
+            key="why",
+            title="Why",
+            question="What was counted, from each rung to the next?",
+            readings=tuple(f"{line.title} ({line.verdict}): {line.why}" for line in measured),
+        ),
+    ]
+    if skipped:
+        rows = tuple((line.title, line.why) for line in skipped)
+        question = "Which rungs cannot be climbed here?"
+        headings = ("Rung", "Reason")
+        sections.append(
+            report.Section("skipped", "Not climbed", question, headings=headings, rows=rows, open_table=True)
+        )
+    source = document["provenance"]
+    return report.render("The ladder", _model(document), sections, source, _notes(document), _remarks(document))
+
+
+def markdown(document: Row) -> str:
+    """The table, the sentences and what they rest on."""
+    shown = lines(document["results"])
+    measured = [line for line in shown if line.verdict != "skipped"]
+    table = [HEADINGS, tuple("---" for _ in HEADINGS), *map(_cells, measured)]
+    source = document["provenance"]
+    machine = f"{source['cpu']}, {source['cores']} cores; GPUs: {', '.join(source['gpus']) or 'none'}"
+    parts = [
+        "# The ladder",
+        _model(document),
+        f"Machine: {machine}. Commit {source['commit'] or 'unknown'}{' with changes' if source['dirty'] else ''}, "
+        f"{source['started']}.",
+        "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in table),
+        _whole(document["results"]),
+        "\n".join(f"- {line.title}: {_escaped(line.why)}" for line in shown),
+        *_notes(document),
+        *_remarks(document),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def show(document: Row, console: Console) -> None:
+    """The gains and the sentences, narrow enough for a terminal."""
+    shown = lines(document["results"])
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(HEADINGS[:4]):
+        table.add_column(heading, justify="right" if i in (1, 2) else "left", no_wrap=i == 0)
+    for line in shown:
+        if line.verdict == "skipped":
+            table.add_row(line.title, "", "", "skipped")
+        else:
+            table.add_row(*_cells(line)[:4])
+    console.print(table, highlight=False)
+    console.print()
+    for line in shown:
+        console.print(f"{line.title}: {line.why}", markup=False, highlight=False)
+    console.print()
+    console.print(_whole(document["results"]), markup=False, highlight=False)
+
+
+def _figure(measured: Sequence[Line]) -> go.Figure:
+    """A bar for each rung from the top, in its verdict's colour."""
+    figure = go.Figure()
+    titles = [line.title for line in measured]
+    for verdict in dict.fromkeys(line.verdict for line in measured):
+        mine = [line for line in measured if line.verdict == verdict]
+        figure.add_bar(
+            y=[line.title for line in mine],
+            x=[line.facts.get("tokens_per_s", 0.0) for line in mine],
+            orientation="h",
+            name=verdict,
+            marker={"color": COLOURS[verdict]},
+            text=[_label(line) for line in mine],
+            textposition="outside",
+            cliponaxis=False,
+            customdata=[(line.why,) for line in mine],
+            hovertemplate="%{y}: %{x:.0f} tokens/s<br>%{customdata[0]}<extra></extra>",
+        )
+    largest = max((line.facts.get("tokens_per_s", 0.0) for line in measured), default=0.0)
+    figure.update_xaxes(title="output tokens a second", range=[0, 1.3 * largest])
+    figure.update_yaxes(categoryorder="array", categoryarray=titles[::-1], automargin=True)
+    return figure.update_layout(
+        template="none",
+        height=160 + 34 * len(measured),
+        barmode="overlay",
+        margin={"l": 16, "r": 16, "t": 16, "b": 90},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 14},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.12, "x": 0},
+    )
+
+
+def _label(line: Line) -> str:
+    gain = "" if line.ratio is None else f" ({line.ratio.ratio:.2f}x)"
+    return f"{line.facts.get('tokens_per_s', 0.0):.0f}{gain}"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    facts = line.facts
+
+    def cell(name: str, shown: str, factor: float = 1.0) -> str:
+        return shown.format(factor * facts[name]) if name in facts else NOT_KNOWN
+
+    return (
+        line.title,
+        cell("tokens_per_s", "{:.1f}"),
+        NOT_KNOWN if line.ratio is None else _interval(line.ratio),
+        line.verdict,
+        cell("ttft_ms", "{:.0f} ms"),
+        cell("latency_p95_ms", "{:.0f} ms"),
+        cell("rows", "{:.2f}"),
+        cell("positions_a_token", "{:.2f}"),
+        cell("padding", "{:.0f} %", 100),
+        cell("prefix", "{:.0f} %", 100),
+        cell("bytes_a_token", "{:.2f} MB", 1e-6),
+        line.output,
+    )
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def _whole(results: Row) -> str:
+    ratio = climbed(results)
+    names = [rung["title"] for rung in results["rungs"] if rung["skipped"] is None]
+    if ratio is None:
+        return f"{len(results['rounds'])} rounds of {len(names)} rungs are too little to say what the ladder gained."
+    return f"From '{names[0]}' to '{names[-1]}': {_interval(ratio)} times the tokens a second."
+
+
+def _model(document: Row) -> str:
+    sizes, load, rounds = (document["results"][name] for name in ("sizes", "load", "rounds"))
+    many, shared = sizes["block"] * sizes["blocks"], sizes["shared"]
+    return (
+        f"Model: {document['config']['model']}. {len(rounds)} rounds; a load has {many} requests with prompts of "
+        f"{sizes['prompt'][0]} to {sizes['prompt'][1]} tokens, of which those above {shared} begin with the same "
+        f"{shared}, and {sizes['new'][0]} to {sizes['new'][1]} new tokens; rungs of one request at a time serve the "
+        f"first {sizes['block']} of them. On average a request comes every {load['gap_ns'] / 1e6:.1f} ms; one alone "
+        f"takes {load['alone_ns'] / 1e6:.0f} ms."
+    )
+
+
+def _notes(document: Row) -> list[str]:
+    rounds = document["results"]["rounds"]
+    notes = [
+        "Each rung keeps the switches of those below it. All serve the same requests in a round, in an order drawn for "
+        "the round; a gain is the median of the rounds' ratios of tokens/s, with "
+        + (f"the {_coverage(document)} interval of the sign test" if _coverage(document) else "its interval")
+        + f". It pays or costs only where the whole interval is beyond {MARGIN:.0%}.",
+        "Bytes a token are predicted from the rows, positions and cache blocks of every step, not counted.",
+    ]
+    wild = [turn for turn in rounds if turn["drift"] > DRIFT]
+    if wild:
+        notes.append(
+            f"The machine drifted: in {len(wild)} of {len(rounds)} rounds the same work took over {DRIFT:.0%} more or "
+            "less in the second half than in the first; they are kept because repeating them did not help."
+        )
+    if not document["finished"]:
+        notes.append("This run is not finished: the same command goes on with it.")
+    return notes
+
+
+def _coverage(document: Row) -> str:
+    ratio = climbed(document["results"])
+    return "" if ratio is None else f"{100 * ratio.coverage:.1f} %"
+
+
+def _remarks(document: Row) -> list[str]:
+    voided = len(document["results"]["voided"])
+    return [f"Rounds that were repeated because the machine drifted: {voided}."]
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
