@@ -1,13 +1,30 @@
-"""What every test starts from: one thread for torch, and Ctrl-C as a terminal has it."""
+"""What every test starts from: one thread for torch, Ctrl-C as a terminal has it, and a place for pictures."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 # Small models gain nothing from two threads, and tests that run side by side lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", action="store_true", help="tests that take pictures write them into docs/, not away")
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
+    """Where a test writes the picture of that name: `docs/NAME` with --pictures, a folder of its own without."""
+    folder = DOCS if request.config.getoption("--pictures") else tmp_path
+    return lambda name: folder / name

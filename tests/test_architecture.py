@@ -36,9 +36,23 @@ MAY = {
     "llm": {"core", "text", "hub", "build", "engine", "terminal"},
     "talk": {"core", "text", "llm"},
     "bench": {"core"},
-    "lab": {"core", "menu", "bench"},
+    "lab": {
+        "core",
+        "menu",
+        "bench",
+        "build",
+        "llm",
+        "engine",
+        "hub",
+        "terminal",
+        "text",
+        "device",
+        "ops",
+        "models",
+        "runner",
+    },
 }
-TORCH = {"device", "ops", "attention", "models", "runner", "build"}
+TORCH = {"device", "ops", "attention", "models", "runner", "build", "lab"}
 LIBRARIES = {
     "core": {"numpy"},
     "menu": set[str](),
@@ -48,7 +62,7 @@ LIBRARIES = {
     "server": {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"},
     "talk": {"aiohttp", "prompt_toolkit"},
     "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
-    "lab": {"plotly", "psutil", "rich"},
+    "lab": {"huggingface_hub", "matplotlib", "numpy", "plotly", "psutil", "pynvml", "rich", "transformers"},
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},
@@ -120,7 +134,7 @@ def test_every_room_is_in_the_table() -> None:
         "import ridgeline, ridgeline.cli",
         "import ridgeline.online, ridgeline.build, ridgeline.hub.download",
         "import ridgeline.talk.loop, ridgeline.talk.remote, ridgeline.cli.chatting",
-        "import ridgeline.bench.client, ridgeline.bench.serve, ridgeline.lab.tradeoffs",
+        "import ridgeline.bench.client, ridgeline.bench.serve, ridgeline.lab.tradeoffs.tradeoffs",
     ],
 )
 def test_the_front_loads_no_torch(code: str) -> None:

@@ -55,6 +55,7 @@ def test_the_classic_server_shows_its_own_defaults() -> None:
         (("bench", "serve", "--num-requests", "4"), "--concurrency"),
         (("bench", "serve", "--concurrency", "1", "--extra-body", "[1]"), "--extra-body: expected a JSON object"),
         (("bench", "serve", "--concurrency", "1", "--api-key-file", "nowhere"), "--api-key-file nowhere"),
+        (("calibrate", "--device", "tpu"), "--device: 'tpu' is not one of auto, cpu, cuda"),
         (("tradeoffs", "--dtype", "float23", "--quick"), "--dtype: 'float23' is not one of"),
         (("generate", "--model", "./nowhere", "Hello"), "./nowhere"),
         (("generate", "--model", "demo", "--max-tokens", "0", "Hello"), "max_tokens: 0 is too small"),
