@@ -4,7 +4,8 @@
  "results": {"probe", "sizes", "load": {"alone_ns", "gap_ns", "window_ms"},
              "rungs": [{"name", "title", "change", "options", "lossy", "requests", "dtype", "skipped"}],
              "rounds": [{"serial", "order", "guard_ns", "drift", "measures": {rung: ...}, "checks": {rung: ...}}],
-             "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...}}}
+             "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...},
+             "counted": {rung: {"values": {key: of a token}, "reasons"}}, "uncounted": {key: why}}}
 """
 
 from __future__ import annotations
@@ -55,7 +56,16 @@ def check_same(path: Path, old: Mapping[str, Any], config: Mapping[str, Any], ab
 
 def _check_shape(path: Path, document: Mapping[str, Any]) -> None:
     """What every reader relies on, so that a damaged file is a sentence and no traceback."""
-    kinds = {"rungs": list, "rounds": list, "voided": list, "quality": dict, "sizes": dict, "load": dict, "probe": dict}
+    kinds = {
+        "rungs": list,
+        "rounds": list,
+        "voided": list,
+        "quality": dict,
+        "counted": dict,
+        "sizes": dict,
+        "load": dict,
+        "probe": dict,
+    }
     try:
         results: dict[str, Any] = document["results"]
         whole = all(isinstance(results[name], kind) for name, kind in kinds.items())
