@@ -43,15 +43,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from ridgeline.bench.duel import compare
 from ridgeline.bench.order import LEAST_ROUNDS
 from ridgeline.core.records import provenance, write_run
+from ridgeline.lab.pairing import OURS, Run, cell, printed, rates, said, table
 
-OURS, KIND, FORMAT = "ours", "bench cpu peers", 1
-Run = dict[str, Any]
+KIND, FORMAT = "bench cpu peers", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,10 @@ class Asked:
     def of(self, kind: str) -> list[Side]:
         return [side for side in self.sides if side.kind == kind]
 
+    @property
+    def widths(self) -> dict[tuple[str, str], dict[str, str]]:
+        return {(side.kind, side.name): {"weights": side.weights, "kv": side.kv} for side in self.sides}
+
     def tasks(self) -> Iterator[Task]:
         for kind in self.kinds:
             first = self.prefill
@@ -121,14 +123,14 @@ def measured(side: Side, task: Task, asked: Asked, timeout_s: float) -> tuple[li
         )  # fmt: skip
     except OSError as error:
         return [], f"{error.filename}: {error.strerror}"
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return [], f"not done after {timeout_s:g} s"
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # its children too
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return [], f"not done after {timeout_s:g} s"
+        finally:
+            if process.poll() is None:  # too slow, or Ctrl-C
+                os.killpg(process.pid, signal.SIGKILL)  # its children too
     if process.returncode:
         return [], f"exit code {process.returncode}: {' '.join(err.split())[-300:]}"
     return checked(out, task, asked.threads)
@@ -153,16 +155,6 @@ def checked(out: str, task: Task, threads: int) -> tuple[list[Any], str | None]:
     return [found[one] for one in wanted], None
 
 
-def cell(line: Run) -> tuple[str, int | None, int | None]:
-    is_decode = line["what"] == "decode"
-    return (line["what"], line.get("batch"), line.get("context")) if is_decode else ("prefill", None, line["tokens"])
-
-
-def said(one: tuple[str, int | None, int | None]) -> str:
-    what, batch, tokens = one
-    return f"decode, batch {batch}, context {tokens}" if what == "decode" else f"prefill, {tokens} tokens"
-
-
 def whole_turns(runs: Sequence[Run], asked: Asked) -> tuple[list[Run], list[Run]]:
     """(those of a round's cells that have every side, the others)."""
     turns: dict[Any, list[Run]] = {}
@@ -174,68 +166,6 @@ def whole_turns(runs: Sequence[Run], asked: Asked) -> tuple[list[Run], list[Run]
         good = [run for run in group if run["error"] is None]
         (kept if len(good) == len(asked.of(kind)) else left).extend(group)
     return kept, left
-
-
-def rates(runs: Sequence[Run]) -> dict[str, dict[str, dict[int, float]]]:
-    """{cell: {side: {round: tokens/s}}}, without what went wrong."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for run in sorted((run for run in runs if run["error"] is None), key=lambda run: run["round"]):
-        for line in run["lines"]:
-            name = f"{run['kind']}: {said(cell(line))}"
-            found.setdefault(name, {}).setdefault(run["side"], {})[run["round"]] = float(line["tokens_per_s"])
-    return found
-
-
-def table(runs: Sequence[Run], asked: Asked) -> list[dict[str, Any]]:
-    """A row for each cell: the ratio of ours to every peer over the rounds that both have, the better peer first."""
-    rows = []
-    for name, by_side in rates(runs).items():
-        ours = by_side.pop(OURS, {})
-        widths: dict[str, dict[str, Any]] = {
-            side.name: {"weights": side.weights, "kv": side.kv} for side in asked.of(name.partition(":")[0])
-        }
-        peers = []
-        for side, theirs in by_side.items():
-            both = [turn for turn in ours if turn in theirs]
-            pair = [ours[turn] for turn in both], [theirs[turn] for turn in both]
-            found = compare(*pair) if len(both) >= LEAST_ROUNDS else None
-            about: dict[str, Any] = {
-                "name": side,
-                **widths[side],
-                "rounds": len(both),
-                "tokens_per_s": median(theirs.values()),
-            }
-            peers.append({**about, "ratio": found and asdict(found), "drifts": found is not None and found.drifts})
-        peers.sort(key=lambda peer: -peer["tokens_per_s"])
-        rate = median(ours.values()) if ours else None
-        rows.append({"cell": name, "ours": {**widths[OURS], "tokens_per_s": rate}, "peers": peers})
-    return rows
-
-
-def printed(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Markdown, as a record keeps it."""
-    lines = ["| cell | ours tok/s (weights; KV) | better peer tok/s (weights; KV) | ours / peer | interval | others |"]
-    lines.append("|---|---|---|---|---|---|")
-    for row in rows:
-        shown = [width(side) for side in (row["ours"], *row["peers"])]
-        told = [ratio(peer) for peer in row["peers"]] or [("-", "no peer")]
-        others = ", ".join(f"{p['name']} {r}" for p, (r, _) in zip(row["peers"][1:], told[1:], strict=True))
-        better = f"{row['peers'][0]['name']}: {shown[1]}" if row["peers"] else "-"
-        lines.append(f"| {row['cell']} | {shown[0]} | {better} | {told[0][0]} | {told[0][1]} | {others} |")
-    return lines
-
-
-def width(side: dict[str, Any]) -> str:
-    rate = side["tokens_per_s"]
-    return f"{'-' if rate is None else f'{rate:.1f}'} ({side['weights']}; {side['kv']})"
-
-
-def ratio(peer: dict[str, Any]) -> tuple[str, str]:
-    r = peer["ratio"]
-    if r is None:
-        return "-", f"{peer['rounds']} of {LEAST_ROUNDS} rounds"
-    note = ", the peer drifts by more" if peer["drifts"] else ""
-    return f"{r['ratio']:.3f}", f"[{r['low']:.3f}, {r['high']:.3f}], {r['rounds']} rounds{note}"
 
 
 @contextlib.contextmanager
@@ -283,7 +213,7 @@ class Book:
             for name, by_side in rates(self.runs).items()
         }
         document = {"format": FORMAT, "kind": KIND, "provenance": first, "continued": continued}
-        document |= {"config": self.asked.config(), "results": table(self.runs, self.asked), "samples": samples}
+        document |= {"config": self.asked.config(), "results": table(self.runs, self.asked.widths), "samples": samples}
         write_run(self.path, document | {"runs": self.runs, "left_out": self.left})
 
 
@@ -341,7 +271,7 @@ def main() -> None:
                 with alone(given.lock):
                     turn_of(book, turn, task, given.timeout_s)
     book.write()
-    print("\n".join(printed(table(book.runs, asked))))
+    print("\n".join(printed(table(book.runs, asked.widths))))
     failed = dict.fromkeys((run["side"], run["error"]) for run in book.runs if run["error"] is not None)
     for side, error in failed:
         print(f"left out: {side}: {error}", file=sys.stderr)
@@ -349,4 +279,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # the same command goes on
+        sys.exit(130)

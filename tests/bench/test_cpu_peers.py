@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts.bench_cpu_peers import Asked, Side, Task, checked, measured, printed, rotated, table, whole_turns
+from scripts.bench_cpu_peers import Asked, Side, Task, checked, measured, rotated, whole_turns
 
 from ridgeline.lab import runfiles
+from ridgeline.lab.pairing import printed, table
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "bench_cpu_peers.py"
 # Prints what a bench prints: a rate of its own for each call, so that pairs can be told; and notes its call.
@@ -86,7 +87,7 @@ def test_ratios_are_of_rounds_and_against_the_better_peer() -> None:
         for turn in range(5)
         for name, values in (("slow", slow), ("ours", ours), ("fast", fast))
     ]
-    (found,) = table(runs, ASKED)
+    (found,) = table(runs, ASKED.widths)
     assert [peer["name"] for peer in found["peers"]] == ["fast", "slow"]
     assert found["ours"] == {"weights": "8", "kv": "16", "tokens_per_s": 30.0}
     best = found["peers"][0]["ratio"]
@@ -100,7 +101,7 @@ def test_ratios_are_of_rounds_and_against_the_better_peer() -> None:
 def test_a_round_that_a_peer_lacks_is_no_pair() -> None:
     runs = [row(turn, name, 4.0 * rate) for turn in range(5) for name, rate in RATES.items()]
     runs[runs.index(row(2, "fast", 8.0))] = row(2, "fast", 0.0, "it is broken")
-    (found,) = table(runs, ASKED)
+    (found,) = table(runs, ASKED.widths)
     ratios = {peer["name"]: (peer["rounds"], peer["ratio"] is None) for peer in found["peers"]}
     assert ratios == {"fast": (4, True), "slow": (5, False)}
     assert "4 of 5 rounds" in printed([found])[-1]
