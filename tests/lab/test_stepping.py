@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import pytest
+import torch
 
 from ridgeline.cli.stepping import joined
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
-from ridgeline.device.base import HostTimer
+from ridgeline.device.base import HostTimer, Timer
+from ridgeline.device.cpu import CpuDevice
 from ridgeline.lab import runfiles
 from ridgeline.lab.compare.runs import compare
 from ridgeline.lab.stepping import HELD, StepOrder, Timing, check_free, decode, each_timing, prefill
@@ -137,6 +140,29 @@ def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str) ->
     assert "Traceback" not in done.stderr
 
 
-def test_a_cpu_has_no_clock_of_its_own(tmp_path: Path) -> None:
-    device = open_bench(write_tiny_gpt2(tmp_path / "tiny")).loaded.device
-    assert isinstance(device.timer(), HostTimer)
+class OwnClock(CpuDevice):
+    """A device whose clock is not the host's: every step takes as long."""
+
+    def timer(self) -> Timer:
+        return FixedTimer()
+
+
+class FixedTimer:
+    elapsed_ns = 500
+
+    def __enter__(self) -> Timer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """It does not look at the time."""
+
+
+def test_a_device_with_its_own_clock_times_as_many_steps_again(tmp_path: Path) -> None:
+    bench = open_bench(write_tiny_gpt2(tmp_path / "tiny"))
+    assert isinstance(bench.loaded.device.timer(), HostTimer)
+    other = replace(bench, loaded=replace(bench.loaded, device=OwnClock(torch.float32)))
+    found = decode(other, 2, 20, 4, 3, lambda _: None)
+    assert found.device_ns == ((500.0,) * 4,) * 3
+    assert [len(steps) for steps in found.host_ns] == [4, 4, 4]
+    assert found.samples()["step_device_ns"] == [500.0] * 3
+    assert prefill(other, 20, 2, 1, lambda _: None).device_ns == ((500.0,) * 5,)
