@@ -73,7 +73,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
 
     clock.lap("import torch")
     options = order.config.model
-    device = choose(options.device, options.dtype) if shared is None else shared.device
+    device = choose(options.device, options.dtype, options.threads) if shared is None else shared.device
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
@@ -121,7 +121,8 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     """Device and weights alone, for several engines. Raises ConfigError."""
     from ridgeline.device.choose import choose
 
-    device = choose(order.config.model.device, order.config.model.dtype)
+    options = order.config.model
+    device = choose(options.device, options.dtype, options.threads)
     return Loaded(device, load_model(order, device, report))
 
 

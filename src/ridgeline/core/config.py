@@ -59,6 +59,13 @@ class ModelOptions:
         "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
         choices=("auto", "cpu", "cuda"),
     )  # fmt: skip
+    threads: int | None = option(
+        None,
+        "CPU threads that the model computes with. Default: the physical cores that this process may use, because the "
+        "siblings of a core share its multipliers. A GPU has none to set, so there it is refused.",
+        low=1,
+        high=1024,
+    )
     max_model_len: int | None = option(
         None, "Longest sequence, prompt and output together. Default: the model's number of positions.", low=2
     )

@@ -68,6 +68,7 @@ class Device(Protocol):
     dtype: number format of weights and KV cache. compute: format of activations; wider than dtype where the hardware
     does not compute in dtype natively. kv_share_percent: how much of the free memory the KV cache may take by default.
     step_tokens: tokens of a step from which on more bring no throughput, only waiting.
+    threads: of the CPU that compute; None where the CPU does not.
     """
 
     name: str
@@ -78,6 +79,8 @@ class Device(Protocol):
     kv_share_percent: int
     step_tokens: int
 
+    @property
+    def threads(self) -> int | None: ...
     def free_memory_bytes(self) -> int:
         """Memory that this process can really get now."""
         ...

@@ -17,6 +17,7 @@ from ridgeline.device.base import Download, Fn, Stamps, Timer
 class CudaDevice:
     kv_share_percent = 90
     step_tokens = 2048
+    threads = None
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.torch_device = torch.device("cuda", torch.cuda.current_device())
