@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ridgeline.attention.base import AnyAttention
 from ridgeline.attention.batch import Batch
 from ridgeline.attention.reference import Reference, without_cudnn
 from ridgeline.core.spec import ModelSpec
@@ -23,7 +24,7 @@ CPU = CpuDevice(torch.float32)
 class Rows:
     """Sequences and their blocks, grown step by step; keeps every key and value for the naive answer."""
 
-    def __init__(self, attention: Reference, dtype: torch.dtype, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, attention: AnyAttention, dtype: torch.dtype, spec: ModelSpec = SPEC) -> None:
         self.attention, self.spec, self.dtype = attention, spec, dtype
         self.store = attention.store(spec, NUM_BLOCKS, BLOCK, dtype, CPU)
         self.rng = np.random.default_rng(11)

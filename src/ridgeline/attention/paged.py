@@ -1,0 +1,111 @@
+"""Paged attention for a GPU: head-major pages, one call for rows of one query and one for all others.
+
+Knows pages and rows. How they are computed is the operations' affair (ops/paged.py): kernels on a GPU, plain torch
+everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ridgeline.attention.base import score_scale
+from ridgeline.attention.batch import Batch
+from ridgeline.core.spec import ModelSpec
+from ridgeline.device.base import Device
+from ridgeline.ops.paged import PagedOps, paged_ops
+from ridgeline.ops.paged_decode import Singles
+from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.pages import Pages
+
+BLOCK_SIZES = (16, 32, 64, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class PagedMeta:
+    """singles: rows with one query; spans: the others, whose keys and values go to `writes` first."""
+
+    singles: Singles | None
+    spans: Spans | None
+    writes: Tensor | None
+
+
+class PagedStore:
+    """Pages of every layer; the last block is for padding."""
+
+    def __init__(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device):
+        self.layers = [
+            Pages.make(num_blocks + 1, spec.heads, block_size, spec.head_dim, dtype, device) for _ in range(spec.layers)
+        ]
+
+    def read(self, layer: int, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        pages = self.layers[layer]
+        keys, values = pages.read(torch.tensor(list(block_ids), device=pages.values.device))
+        return keys.transpose(1, 2).flatten(0, 1), values.transpose(1, 2).flatten(0, 1)
+
+
+class Paged:
+    """ops: None: the fastest for the device. window: positions that a query attends at most."""
+
+    prefers = 64
+    """Tokens in a block: 8 KiB a head in 16 bits, and a table entry is looked up once for them."""
+
+    def __init__(self, ops: PagedOps | None = None, window: int | None = None) -> None:
+        self._given, self._window = ops, window
+
+    def allows(self, block_size: int) -> bool:
+        return block_size in BLOCK_SIZES
+
+    def store(
+        self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device
+    ) -> PagedStore:
+        self._ops = self._given or paged_ops(device)
+        self._upload = device.upload
+        self._scales = [score_scale(spec, layer) for layer in range(spec.layers)]
+        self._store = PagedStore(spec, num_blocks, block_size, dtype, device.torch_device)
+        return self._store
+
+    def plan(self, batch: Batch, into: PagedMeta | None = None) -> PagedMeta:
+        assert into is None, "a step that is captured is planned by plan_steady"
+        counts = np.diff(batch.query_starts)
+        single, many = np.flatnonzero(counts == 1), np.flatnonzero(counts > 1)
+        facts = np.stack((batch.query_starts[many], batch.query_starts[many + 1], batch.starts[many],
+                          batch.contexts[many]), axis=1)  # fmt: skip
+        tiles = -(-counts[many] // self._ops.tile)
+        owner = np.repeat(np.arange(len(many)), tiles)
+        nth = np.arange(len(owner)) - np.repeat(tiles.cumsum() - tiles, tiles)
+        # One upload for all: each costs the host of a GPU as much as several operations.
+        tokens, contexts, single_at, many_at, facts_at, tiles_at = self._upload(
+            [
+                batch.query_starts[single], batch.contexts[single], single, many, facts,
+                np.stack((owner, nth * self._ops.tile), axis=1),
+            ]
+        )  # fmt: skip
+        if not len(many):
+            return PagedMeta(Singles(batch.block_tables, contexts), None, None)
+        rows = tuple(Span(*row) for row in facts.tolist())
+        spans = Spans(rows, facts_at, tiles_at, batch.block_tables[many_at])
+        singles = Singles(batch.block_tables[single_at], contexts, tokens) if len(single) else None
+        return PagedMeta(singles, spans, batch.writes)
+
+    def plan_steady(self, block_tables: Tensor, contexts: Tensor) -> PagedMeta:
+        """For a step in which every row has one query, in the order of the rows. block_tables: [rows, width] int32;
+        contexts: [rows] int32 or int64, the new token included. Both stay where they are: the calls read what they
+        hold when they run, so a captured step follows them. A row of nobody has the scratch block and any context that
+        fits the table."""
+        return PagedMeta(Singles(block_tables, contexts), None, None)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: PagedMeta) -> Tensor:
+        pages, scale, ops = self._store.layers[layer], self._scales[layer], self._ops
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        if meta.writes is not None:
+            ops.append(pages, k, v, meta.writes)
+        if meta.singles is not None:
+            ops.decode(q, k, v, out, pages, meta.singles, scale, self._window)
+        if meta.spans is not None:
+            ops.prefill(q, out, pages, meta.spans, scale, self._window)
+        return out
