@@ -18,6 +18,8 @@ that lacks a side is measured again on all sides, because a pair must be of one 
 Setting the peers up, each in an environment of its own:
 
     python -m venv llama && llama/bin/pip install gguf numpy llama-cpp-python     (compiles for this CPU: minutes)
+        (`Illegal instruction` with Q8_0 or Q4_0 on a CPU with AMX: GCC 12 drops the stores before _tile_loadconfig, of
+        which it believes 8 bytes are read: `asm volatile("" :: "r"(&tc) : "memory");` before it in amx/mmq.cpp helps)
         a GGUF file of GPT-2's shape for each type: Q8_0 beside our int8, Q4_0 beside 4 bits, BF16 beside bfloat16
     python -m venv ov && ov/bin/pip install openvino-genai numpy
     python -m venv export && export/bin/pip install "optimum-intel[openvino]"     (install a CPU build of torch first)
