@@ -164,7 +164,8 @@ def main(
 def _run(
     asked: argparse.Namespace, children: Children, untimed: list[str], timed: list[str], rehearsed: Sequence[str]
 ) -> None:
-    results, gbs, taken = [], asked.gbs, provenance(sys.argv)
+    results: list[dict[str, Any]] = []
+    gbs, taken = asked.gbs, provenance(sys.argv)
 
     def keep(name: str, cases: list[Numbers]) -> None:
         """After each, because the next may be the last."""
@@ -188,7 +189,7 @@ def _run(
 
 def _summary(cases: list[Numbers]) -> None:
     """Last, because the end of an output is what people see: what failed, and what was named fastest."""
-    bad = [case for case in cases if "error" in case or False in case.values()]
+    bad = [case for case in cases if "error" in case or any(value is False for value in case.values())]
     print(f"== {len(cases)} cases, {len(bad)} wrong or failed")
     for case in (*bad, *(case for case in cases if case["name"].startswith("fastest"))):
         print(_text(case))
