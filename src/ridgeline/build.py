@@ -40,13 +40,15 @@ if TYPE_CHECKING:
 class EngineOrder:
     """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
 
-    profiles: where traces of the running engine go; None: nobody can ask for one.
+    profiles: where traces of the running engine go; None: nobody can ask for one. cache: where compiled kernels are
+    kept between runs; None: they are compiled for this process alone.
     """
 
     config: Config
     name: str
     weights: Path | None
     profiles: Path | None = None
+    cache: Path | None = None
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
