@@ -9,6 +9,7 @@
 #include "formats.h"
 #include "store.h"
 #include "direct.h"
+#include "tiles.h"
 
 // splits: how many there are; only split `split` is computed here, or all of them if it is -1. left: of the row.
 struct Item {
@@ -36,7 +37,38 @@ struct alignas(64) Scratch {
     Result split[ROWS], all[ROWS];
     int64_t last[ROWS];
     std::unique_ptr<char[]> packed;  // a split's cells, for block sizes that lanes do not divide
+#if defined(TILES)
+    Tiled tiled;
+#endif
 };
+
+// How products are made: of a thread's own, while it works.
+template <class T>
+struct InVectors {
+    void query(Scratch& scratch, int m, const Store& store, const Tensors& given, int64_t at) {
+        read_floats(given.q, at, store.dim, given.is_bfloat16, scratch.q + m * MOST_DIM);
+    }
+    void score(Scratch& scratch, int rows, Lines& lines) { score_vectors<T>(scratch.q, rows, lines, scratch.s); }
+    void weigh(Scratch& scratch, int rows, const Lines& lines) { weigh_vectors<T>(scratch.s, rows, lines, scratch.o); }
+};
+
+#if defined(TILES)
+template <class T>
+struct InTiles {
+    Shapes shapes;
+    void query(Scratch& scratch, int m, const Store& store, const Tensors& given, int64_t at) {
+        memcpy(scratch.tiled.q + m * MOST_DIM, (const uint16_t*)given.q + at, store.dim * sizeof(uint16_t));
+    }
+    void score(Scratch& scratch, int rows, Lines& lines) {
+        stage_keys<T>(scratch.tiled, lines);
+        score_tiles(scratch.tiled, shapes, rows, lines, scratch.s);
+    }
+    void weigh(Scratch& scratch, int rows, const Lines& lines) {
+        stage_values<T>(scratch.tiled, lines);
+        weigh_tiles(scratch.tiled, shapes, rows, lines, scratch.s, scratch.o);
+    }
+};
+#endif
 
 // Shares of one row from its scores, the largest of which becomes 1. key_scales, value_scales: by key, or null.
 INLINE void soften(float* s, int valid, int all, float scale, const float* key_scales, const float* value_scales, Result& to) {
@@ -129,14 +161,14 @@ void locate(const Store& store, char* cache, const int32_t* table, int head, int
     lines.key_stride = (int64_t)size * T::unit * T::bytes;
 }
 
-template <class T>
-void attend(const Store& store, const Batch& batch, const Tensors& given, const Item& item, int head, Scratch& scratch) {
+template <class T, class Products>
+void attend(const Store& store, const Batch& batch, const Tensors& given, const Item& item, int head, Scratch& scratch, Products& products) {
     const int group = store.group, rows = item.count * group, dim = store.dim;
     const int32_t* table = batch.tables + item.row * batch.table_width;
     int64_t reach = 0;
     for (int m = 0; m < rows; m++) {
         const int64_t token = item.token + m / group;
-        read_floats(given.q, token * given.q_token + (head * group + m % group) * given.q_head, dim, given.is_bfloat16, scratch.q + m * MOST_DIM);
+        products.query(scratch, m, store, given, token * given.q_token + (head * group + m % group) * given.q_head);
         scratch.last[m] = batch.positions[token];
         reach = scratch.last[m] + 1 > reach ? scratch.last[m] + 1 : reach;
         scratch.all[m].sum = 0;
@@ -150,14 +182,14 @@ void attend(const Store& store, const Batch& batch, const Tensors& given, const 
         if (start >= reach) break;
         lines.keys_count = (int)(reach - start < SPLIT ? reach - start : SPLIT);
         locate<T>(store, given.cache, table, head, start, scratch, lines, scales);
-        Direct<T>::score(scratch.q, rows, lines, scratch.s);
+        products.score(scratch, rows, lines);
         for (int m = 0; m < rows; m++) {
             int64_t valid = scratch.last[m] + 1 - start;
             valid = valid < 0 ? 0 : valid < lines.keys_count ? valid : lines.keys_count;
             soften(scratch.s + m * SPLIT, (int)valid, lines.keys_count, given.scale, T::scaled ? scales : nullptr,
                    T::scaled ? scales + SPLIT : nullptr, scratch.split[m]);
         }
-        Direct<T>::weigh(scratch.s, rows, lines, scratch.o);
+        products.weigh(scratch, rows, lines);
         for (int m = 0; m < rows; m++) {
             if (scratch.last[m] < start) continue;
             memcpy(scratch.split[m].out, scratch.o + m * MOST_DIM, dim * sizeof(float));
@@ -196,7 +228,7 @@ bool hand_in(const Store& store, const Batch& batch, const Item& item, int head,
     return true;
 }
 
-template <class T>
+template <class T, class Products>
 void run(const Store& store, const Batch& batch, const Tensors& given) {
     const int64_t heads = store.heads, work = batch.num_items * heads;
 #pragma omp parallel num_threads(batch.threads) if (work > 1)
@@ -204,6 +236,7 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
         static thread_local std::unique_ptr<Scratch> held;
         if (!held) held.reset(new Scratch);
         Scratch& scratch = *held;
+        Products products;
         if (!batch.single) {
 #pragma omp for schedule(static)
             for (int64_t at = 0; at < batch.tokens * heads; at++)
@@ -216,7 +249,7 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
             // A lone query's key is read in its own split only: no need to wait until all are written.
             if (batch.single && (item.split < 0 || item.split == item.splits - 1))
                 append<T>(store, given, batch.writes, item.token, head);
-            attend<T>(store, batch, given, item, head, scratch);
+            attend<T>(store, batch, given, item, head, scratch, products);
             if (item.split >= 0 && !hand_in(store, batch, item, head, scratch)) continue;
             for (int m = 0; m < item.count * store.group; m++)
                 finish(scratch.all[m], given, store, item.token + m / store.group, head * store.group + m % store.group);
@@ -224,11 +257,20 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
     }
 }
 
+template <class T>
+void choose(const Store& store, const Batch& batch, const Tensors& given) {
+#if defined(TILES)
+    if constexpr (std::is_same<T, Bfloat16>::value || T::scaled)
+        if (given.is_bfloat16 && store.dim % 32 == 0 && tiles_are_ours()) return run<T, InTiles<T>>(store, batch, given);
+#endif
+    run<T, InVectors<T>>(store, batch, given);
+}
+
 extern "C" void ridgeline_attention(const Store* store, const Batch* batch, const Tensors* given) {
     switch (store->format) {
-        case 0: return run<Float32>(*store, *batch, *given);
-        case 1: return run<Bfloat16>(*store, *batch, *given);
-        case 2: return run<Float16>(*store, *batch, *given);
-        case 3: return run<Int8>(*store, *batch, *given);
+        case 0: return choose<Float32>(*store, *batch, *given);
+        case 1: return choose<Bfloat16>(*store, *batch, *given);
+        case 2: return choose<Float16>(*store, *batch, *given);
+        case 3: return choose<Int8>(*store, *batch, *given);
     }
 }

@@ -87,17 +87,17 @@ void weigh_rows(const float* p, const Lines& lines, float* o) {
 }
 
 template <class T>
-struct Direct {
-    static void score(const float* q, int rows, const Lines& lines, float* s) {
-        int m = 0;
-        for (; m + 4 <= rows; m += 4) score_rows<T, 4>(q + m * MOST_DIM, lines, s + m * SPLIT);
-        for (; m + 2 <= rows; m += 2) score_rows<T, 2>(q + m * MOST_DIM, lines, s + m * SPLIT);
-        for (; m < rows; m++) score_rows<T, 1>(q + m * MOST_DIM, lines, s + m * SPLIT);
-    }
-    static void weigh(const float* p, int rows, const Lines& lines, float* o) {
-        int m = 0;
-        for (; m + 4 <= rows; m += 4) weigh_rows<T, 4>(p + m * SPLIT, lines, o + m * MOST_DIM);
-        for (; m + 2 <= rows; m += 2) weigh_rows<T, 2>(p + m * SPLIT, lines, o + m * MOST_DIM);
-        for (; m < rows; m++) weigh_rows<T, 1>(p + m * SPLIT, lines, o + m * MOST_DIM);
-    }
-};
+void score_vectors(const float* q, int rows, const Lines& lines, float* s) {
+    int m = 0;
+    for (; m + 4 <= rows; m += 4) score_rows<T, 4>(q + m * MOST_DIM, lines, s + m * SPLIT);
+    for (; m + 2 <= rows; m += 2) score_rows<T, 2>(q + m * MOST_DIM, lines, s + m * SPLIT);
+    for (; m < rows; m++) score_rows<T, 1>(q + m * MOST_DIM, lines, s + m * SPLIT);
+}
+
+template <class T>
+void weigh_vectors(const float* p, int rows, const Lines& lines, float* o) {
+    int m = 0;
+    for (; m + 4 <= rows; m += 4) weigh_rows<T, 4>(p + m * SPLIT, lines, o + m * MOST_DIM);
+    for (; m + 2 <= rows; m += 2) weigh_rows<T, 2>(p + m * SPLIT, lines, o + m * MOST_DIM);
+    for (; m < rows; m++) weigh_rows<T, 1>(p + m * SPLIT, lines, o + m * MOST_DIM);
+}

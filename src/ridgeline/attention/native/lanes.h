@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
