@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ridgeline.attention.base import score_scale
+from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Ints
@@ -81,21 +81,33 @@ class NativeMeta:
     held: tuple[object, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a block holds of one head, in bytes: keys, values from value_at on, scales from scale_at on."""
+
+    value_at: int
+    scale_at: int
+    size: int
+
+    @staticmethod
+    def of(head_dim: int, block_size: int, dtype: torch.dtype) -> Cell:
+        _, unit, scaled = _FORMATS[dtype]
+        value_at = _whole_lines(block_size * head_dim * dtype.itemsize)
+        scale_at = value_at + _whole_lines(-(-block_size // unit) * unit * head_dim * dtype.itemsize)
+        return Cell(value_at, scale_at, scale_at + (_whole_lines(8 * block_size) if scaled else 0))
+
+
 class CellStore:
     """Keys and values of each layer in cells, one a block and head (native/store.h). The last block is for padding."""
 
     def __init__(self, heads: int, head_dim: int, layers: int, num_blocks: int, block_size: int, dtype: torch.dtype):
         self._heads, self._dim, self._size, self._dtype = heads, head_dim, block_size, dtype
         number, self._unit, self._scaled = _FORMATS[dtype]
-        pairs = -(-block_size // self._unit)
-        self._value_at = _whole_lines(head_dim * block_size * dtype.itemsize)
-        self._scale_at = self._value_at + _whole_lines(pairs * self._unit * head_dim * dtype.itemsize)
-        self._cell_bytes = self._scale_at + (_whole_lines(8 * block_size) if self._scaled else 0)
-        self._shape = (num_blocks + 1, heads, self._cell_bytes)
-        self.layers = [_zeros(self._shape) for _ in range(layers)]
+        self._cell = Cell.of(head_dim, block_size, dtype)
+        self.layers = [_zeros((num_blocks + 1, heads, self._cell.size)) for _ in range(layers)]
         self.layout = _Store(
             heads, 1, head_dim, block_size, number, 0,
-            self._cell_bytes, self._value_at, self._scale_at, num_blocks * block_size,
+            self._cell.size, self._cell.value_at, self._cell.scale_at, num_blocks * block_size,
         )  # fmt: skip
 
     def read(self, layer: int, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -103,12 +115,12 @@ class CellStore:
         size, dim, unit, count = self._size, self._dim, self._unit, len(cells)
         pairs = -(-size // unit)
         keys = self._values(cells, 0, size * dim).view(count, self._heads, dim // unit, size, unit)
-        values = self._values(cells, self._value_at, pairs * unit * dim).view(count, self._heads, pairs, dim, unit)
+        values = self._values(cells, self._cell.value_at, pairs * unit * dim).view(count, self._heads, pairs, dim, unit)
         k = keys.permute(0, 3, 1, 2, 4).reshape(count, size, self._heads, dim)
         v = values.permute(0, 2, 4, 1, 3).reshape(count, pairs * unit, self._heads, dim)[:, :size]
         if self._scaled:
-            end = self._scale_at + 8 * size
-            scales = cells[..., self._scale_at : end].contiguous().view(torch.float32)  # [blocks, heads, 2 * size]
+            at = self._cell.scale_at
+            scales = cells[..., at : at + 8 * size].contiguous().view(torch.float32)  # [blocks, heads, 2 * size]
             k, v = (
                 x.float() * s.transpose(1, 2)[..., None]
                 for x, s in zip((k, v), torch.split(scales, size, -1), strict=True)
@@ -131,7 +143,10 @@ def _zeros(shape: tuple[int, int, int]) -> Tensor:
 
 
 class Native:
-    """library: of `build`. group: heads of queries to each head of keys."""
+    """A kernel compiled for this CPU reads every cached key and value once.
+
+    library: of `build`. group: heads of queries to each head of keys.
+    """
 
     def __init__(self, library: ctypes.CDLL, group: int = 1) -> None:
         self._run, self._group = library.ridgeline_attention, group
@@ -140,8 +155,28 @@ class Native:
         self._partial = torch.empty(0)
         self._left = torch.zeros(0, dtype=torch.int32)
 
+    @staticmethod
+    def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Native:
+        if device.torch_device.type != "cpu":
+            raise CannotAttend("native attention runs on a CPU only")
+        if spec.head_dim % LANES or spec.head_dim > MOST_DIM:
+            raise CannotAttend(
+                f"native attention takes heads of a multiple of {LANES} values, up to {MOST_DIM}; this model's have "
+                f"{spec.head_dim}"
+            )
+        if dtype not in _FORMATS:
+            raise CannotAttend(f"native attention keeps no {str(dtype).removeprefix('torch.')}")
+        try:
+            return Native(build(cache))
+        except jit.CannotBuild as error:
+            raise CannotAttend(f"native attention cannot be compiled: {error}") from error
+
     def allows(self, block_size: int) -> bool:
         return block_size >= 1
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        heads = spec.heads // self._group
+        return spec.layers * heads * Cell.of(spec.head_dim, block_size, dtype).size
 
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> CellStore:
         assert device.torch_device.type == "cpu"
