@@ -174,7 +174,7 @@ class Attending:
 
 
 # What --attention auto takes on a device; elsewhere, and where this cannot be had, the reference.
-_BEST_ATTENTION = {"cpu": "native"}
+_BEST_ATTENTION = {"cpu": "native", "cuda": "paged"}
 
 
 def choose_attention(order: EngineOrder, device: Device) -> Attending:

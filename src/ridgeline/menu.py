@@ -27,9 +27,11 @@ MENU: dict[str, dict[str, str]] = {
         "bfloat16": "ridgeline.attention.formats:Bfloat16",
         "float16": "ridgeline.attention.formats:Float16",
         "int8": "ridgeline.attention.formats:Int8",
+        "fp8": "ridgeline.attention.formats:Float8",
     },
     "attention": {
         "reference": "ridgeline.attention.reference:Reference",
+        "paged": "ridgeline.attention.paged:Paged",
         "native": "ridgeline.attention.native:Native",
     },
     "prefix_cache": {

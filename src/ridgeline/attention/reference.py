@@ -101,7 +101,7 @@ class Reference:
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Reference:  # noqa: ARG004
-        if not dtype.is_floating_point:
+        if dtype.itemsize == 1:
             raise CannotAttend("the reference keeps no scales, which a cache of 8 bits needs")
         return Reference()
 

@@ -105,8 +105,8 @@ class BatchingOptions:
     )
     attention: str = option(
         "auto",
-        "How queries meet the cached keys and values. auto: native on a CPU where it can be built and the model's "
-        "heads suit it (the start log says why not), otherwise the reference.",
+        "How queries meet the cached keys and values. auto: paged on a GPU, native on a CPU where it can be built and "
+        "the model's heads suit it (the start log says why not), otherwise the reference.",
         choices=("auto", *MENU["attention"]),
     )
     prefix_cache: bool | None = option(
@@ -300,9 +300,10 @@ class Config:
                 f"--chunked-prefill: --batching {batching.batching} computes prompts whole; take --batching continuous "
                 "or prefill-first, or leave --chunked-prefill out"
             )
-        if batching.kv_dtype == "int8" and batching.attention == "reference":
+        if batching.kv_dtype in ("int8", "fp8") and batching.attention == "reference":
             raise ConfigError(
-                "--kv-dtype int8 needs scales, and --attention reference keeps none; leave one of the two out"
+                f"--kv-dtype {batching.kv_dtype} needs scales, and --attention reference keeps none; leave one of the "
+                "two out"
             )
         if batching.kv_cache == "none":
             _check_without_cache(batching)
