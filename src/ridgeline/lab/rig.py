@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ridgeline.build import EngineOrder, Loaded, load, make_engine
+from ridgeline.build import EngineOrder, Loaded, chosen, load, make_engine
 from ridgeline.core.config import Config
 from ridgeline.core.cost import Formats, Row, StepShape
 from ridgeline.core.errors import ConfigError
@@ -54,7 +54,8 @@ class Workbench:
 
     @property
     def formats(self) -> Formats:
-        return formats_of(self.loaded.device)
+        scheme = chosen("quantize", self.order.config.model.quantize)
+        return dataclasses.replace(formats_of(self.loaded.device), weight_bits=scheme.bits(self.loaded.device))
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises

@@ -1,8 +1,8 @@
 """Packed: a matrix of integers of 8 or 4 bits in the order that ops/native reads it, and what it stands for.
 
-A weight is an integer of 8 bits times a scale of its output. With 4 bits that integer is code * multiplier, the code from
--8 to 7 and the multiplier (1 to 16) of 32 inputs, so that 4.25 bits are stored but sums over all inputs stay sums of
-integers: exact, and one multiplication by a scale an output. The idea of two levels of scales is QServe's (Lin et al.
+A weight is an integer of 8 bits times a scale of its output. With 4 bits that integer is code * multiplier, the code
+from -8 to 7 and the multiplier (1 to 16) of 32 inputs, so that 4.25 bits are stored but sums over all inputs stay sums
+of integers: exact, and one multiplication by a scale an output. Two levels of scales are QServe's idea (Lin et al.
 2024). The order of bytes is told in native/dots.h.
 """
 

@@ -6,7 +6,10 @@ Activations are rounded row by row to unsigned bytes with a scale and a zero of 
 from __future__ import annotations
 
 import ctypes
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ridgeline.device import jit
+from ridgeline.device.base import Device
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.packed import LANES, Packed
 
@@ -76,9 +80,9 @@ class _Matrix(ctypes.Structure):
 class Native:
     """The compiled library. `prepare` a layer once; what it returns multiplies."""
 
-    def __init__(self, cache: Path, threads: int) -> None:
-        """Raises CannotBuild."""
-        library = jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
+    def __init__(self, cache: Path | None, threads: int) -> None:
+        """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
+        library = _library(cache)
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear: Any = library.ridgeline_linear
         self._linear.argtypes, self._linear.restype = (pointer, pointer, pointer, pointer, size), ctypes.c_int
@@ -89,6 +93,14 @@ class Native:
     def prepare(self, layer: Layer, dtype: torch.dtype) -> Prepared:
         """dtype: of x and y, float32 or bfloat16."""
         return Prepared(self._linear, self._gather, layer, dtype, self._threads)
+
+
+def _library(cache: Path | None) -> ctypes.CDLL:
+    source, compiler = jit.source_of(SOURCE), jit.Compiler.find_cpp()
+    if cache is not None:
+        return jit.load(source, cache, compiler)
+    with tempfile.TemporaryDirectory(prefix="ridgeline-") as place:
+        return jit.load(source, Path(place), compiler)
 
 
 class Prepared:
@@ -119,11 +131,11 @@ class Prepared:
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         rows = x.shape[0]
-        assert x.dtype is self._dtype and x.shape[1] == self._d_in and x.is_contiguous(), (x.dtype, x.shape)
+        assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
         y = torch.empty(rows, self._d_out, dtype=self._dtype)
         before = None
         if residual is not None:
-            assert residual.dtype is self._dtype and residual.shape == y.shape and residual.is_contiguous()
+            assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
             before = residual.data_ptr()
         if self._linear(self._at, x.data_ptr(), before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
@@ -135,3 +147,38 @@ class Prepared:
         y = torch.empty(len(ids), self._d_in, dtype=self._dtype)
         self._gather(self._at, ids.data_ptr(), y.data_ptr(), len(ids))
         return y
+
+
+Flat = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x, strips, scales, sums, bias) -> y: a layer by its tensors, as OPS has it."""
+
+
+def reference(bits: int) -> Flat:
+    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
+        return quantised_linear(x, Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias))
+
+    return run
+
+
+def native(bits: int) -> Flat:
+    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
+        layer = Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias)
+        return _of_this_process().prepare(layer, x.dtype)(x)
+
+    return run
+
+
+def is_native(device: Device) -> bool:
+    if device.torch_device.type != "cpu":
+        return False
+    try:
+        _of_this_process()
+    except jit.CannotBuild:
+        return False
+    return True
+
+
+@cache
+def _of_this_process() -> Native:
+    """Raises CannotBuild."""
+    return Native(None, torch.get_num_threads())

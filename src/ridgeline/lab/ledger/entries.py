@@ -177,8 +177,8 @@ def step_from_json(item: Mapping[str, Any]) -> Step:
 
 
 def formats_from_json(item: Mapping[str, Any]) -> Formats:
-    weights, kv, values = (_whole(item[name], 1) for name in ("weight_bits", "kv_bits", "activation_bits"))
-    return Formats(weights, kv, values, str(item["compute"]))
+    kv, values = (_whole(item[name], 1) for name in ("kv_bits", "activation_bits"))
+    return Formats(_number(item["weight_bits"]), kv, values, str(item["compute"]))
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

@@ -74,7 +74,9 @@ Floats load_row(const Matrix &matrix, const void *from, int64_t at, int64_t coun
 void store_row(const Matrix &matrix, void *to, int64_t at, int64_t count, Floats value) {
     if (matrix.is_bfloat16) {
         const Halves halves = to_bfloat16(value);
-        std::memcpy((uint16_t *)to + at, &halves, (size_t)std::min(count, LANES) * 2);
+        uint16_t *values = (uint16_t *)to + at;
+        if (count >= LANES) return store(values, halves);
+        std::memcpy(values, &halves, (size_t)count * 2);
         return;
     }
     float *values = (float *)to + at;

@@ -38,9 +38,17 @@ inline void store(void *to, Vector value) {
 }
 
 inline Floats all(float value) { return Floats{} + value; }
+#if defined(__AVX512F__)
+inline Floats least(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Floats most(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
+#endif
 inline Floats floats(Ints value) { return __builtin_convertvector(value, Floats); }
+
+// Added to a value below 2^22, 1.5 * 2^23 leaves no room for a fraction; the sum's lowest bits are the integer's.
+constexpr float ROUNDING = 12582912.0f;
 
 // The nearest integer, the even one of two. No addition is involved that a compiler could join with a product before it,
 // so the product is rounded first, as it is everywhere else.
@@ -65,22 +73,24 @@ inline Floats reciprocal(Floats value) {
 }
 
 // 2^n times a polynomial in the fraction (minimax on [-0.5, 0.5], 2e-7).
-inline Floats exponential(Floats value) {
-    const Floats power = least(most(value * 1.44269504f, all(-125.0f)), all(125.0f));
-    const Ints whole = nearest(power);
-    const Floats f = power - floats(whole);
+inline Floats power_of_two(Floats value) {
+    const Floats power = least(most(value, all(-125.0f)), all(125.0f));
+    const Floats shifted = power + ROUNDING, f = power - (shifted - ROUNDING);
     Floats p = all(1.33952e-3f);
     p = p * f + 9.61843e-3f;
     p = p * f + 5.550332e-2f;
     p = p * f + 2.4022650e-1f;
     p = p * f + 6.9314720e-1f;
     p = p * f + 1.0f;
-    return bits<Floats>(bits<Ints>(p) + (whole << 23));
+    return bits<Floats>(bits<Ints>(p) + (bits<Ints>(shifted) << 23));
 }
 
+inline Floats exponential(Floats value) { return power_of_two(value * 1.44269504f); }
+
+// x over 1 + e^-u with u = 2 sqrt(2 / pi) (x + 0.044715 x^3).
 inline Floats gelu_new(Floats x) {
-    const Floats inner = x * (1.5957691216f + 0.0713548162f * x * x);  // 2 sqrt(2 / pi) (x + 0.044715 x^3)
-    return x * reciprocal(1.0f + exponential(-inner));
+    const Floats power = x * (-2.3022082f - 0.10294324f * x * x);  // -u in powers of two
+    return x * reciprocal(1.0f + power_of_two(power));
 }
 
 // The error function by Abramowitz and Stegun, 7.1.26 (1.5e-7).
@@ -103,11 +113,15 @@ inline Floats from_bfloat16(Halves value) {
 
 // To the nearest, the even one of two; what is no number stays none.
 inline Halves to_bfloat16(Floats value) {
+#if defined(__AVX512BF16__)
+    return bits<Halves>(_mm512_cvtneps_pbh((__m512)value));
+#else
     typedef uint32_t Words __attribute__((vector_size(64)));
     const Words word = bits<Words>(value);
     const Words rounded = (word + 0x7fffu + ((word >> 16) & 1u)) >> 16;
     const Words none = (word >> 16) | 0x40u;
     return __builtin_convertvector((value == value) ? rounded : none, Halves);
+#endif
 }
 
 }  // namespace ridgeline
