@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
-from ridgeline.core.config import Config, parse_bytes
+from ridgeline.core.config import BatchingOptions, Config, parse_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.stopwatch import Stopwatch
@@ -29,6 +29,7 @@ from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 
 if TYPE_CHECKING:
+    from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.runner.memory import MemoryPlan
@@ -106,7 +107,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler), info
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, runner), info
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,23 @@ def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimit
     from ridgeline.runner.slots import Sizes
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
-    return Runner(model, Reference(), chosen("packing", config.batching.packing)(), device, sizes)
+    attention = Reference()
+    graphs = chosen("graphs", graphs_choice(config.batching, device, attention))
+    return Runner(model, attention, chosen("packing", config.batching.packing)(), device, sizes, graphs)
+
+
+def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
+    """A name in MENU. Raises ConfigError for an attention that waits for the host in every step."""
+    from ridgeline.attention.base import SteadyAttention
+
+    steady = attention if isinstance(attention, SteadyAttention) else None
+    if options.graphs == "graph" and steady is None:
+        raise ConfigError("--graphs graph: this attention is planned by the host in every step; leave --graphs out")
+    if options.graphs != "auto":
+        return options.graphs
+    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
+    pays = steady is not None and steady.reads_contexts and keeps and device.captures
+    return "graph" if pays else "eager"
 
 
 def outer_ranges(config: Config) -> Around | None:
