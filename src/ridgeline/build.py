@@ -161,12 +161,14 @@ def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLi
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device) -> MemoryPlan:
     from ridgeline.device.base import BYTES_OF
-    from ridgeline.runner.memory import plan_memory, workspace_bytes
+    from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
 
     spec, kv_memory = order.spec(), order.config.limits.kv_memory
     packing = chosen("packing", order.config.batching.packing)
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
+    if device.captures and order.config.batching.graphs != "eager":
+        workspace += graph_bytes(spec, limits.slots, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
         spec,
         free_bytes=device.free_memory_bytes(),

@@ -309,10 +309,10 @@ def test_with_the_scheduler(depth: int, horizon: int, num_blocks: int, budget: i
     ]
     prompts += prompts[:4]
     asked = [
-        Sampling(temperature=rng.choice([0, 1]), seed=key, stop_ids=tuple(rng.integers(0, 97, rng.choice([0, 4]))))
+        Sampling(temperature=rng.choice([0, 1]), seed=key, stop_ids=tuple(rng.integers(0, 97, rng.choice([0, 2]))))
         for key in range(len(prompts))
     ]
-    news = [int(new) for new in rng.integers(1, 20, len(prompts))]
+    news = [int(new) for new in rng.integers(1, 30, len(prompts))]
     alone = [
         decode(make_runner(MODEL), [p], new, [s])[0] for p, new, s in zip(prompts, news, asked, strict=True)
     ]  # fmt: skip
@@ -321,7 +321,7 @@ def test_with_the_scheduler(depth: int, horizon: int, num_blocks: int, budget: i
     tokens: list[list[int]] = [[] for _ in prompts]
     waiting, ended = deque(range(len(prompts))), 0
     while ended < len(prompts):
-        for _ in range(min(len(waiting), int(rng.integers(0, 3)))):
+        for _ in range(min(len(waiting), int(rng.integers(0, 4)))):
             key = waiting.popleft()
             running.submit(NewRequest(key, np.array(prompts[key], np.int32), news[key], asked[key], 0))
         events = running.step()
