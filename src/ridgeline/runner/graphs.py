@@ -62,10 +62,12 @@ Key = tuple[int, bool]
 
 
 class Graphs:
-    """A step in which every row computes one token and makes one is the replay of a captured step; nothing is uploaded
-    where the rows are those of the last one. Requests that want more of the sampler than temperature (cuts, penalties,
-    biases, min_tokens, log-probabilities) make the steps that they are in go the other way. On a CPU nothing is
-    captured, and the step runs as it would be."""
+    """A step in which every row computes one token and makes one is the replay of a captured step.
+
+    Nothing is uploaded where the rows are those of the last one. Requests that want more of the sampler than a
+    temperature (cuts, penalties, biases, min_tokens, log-probabilities) make the steps that they are in go the other
+    way. On a CPU nothing is captured, and the step runs as it would be.
+    """
 
     def __init__(self, model: Model, attention: AnyAttention, tables: SlotTables, packing: Packing) -> None:
         assert isinstance(attention, SteadyAttention), f"{type(attention).__name__} cannot plan on the device alone"
