@@ -1,0 +1,184 @@
+"""What scripts that run on a GPU share: cases with a clock, each group in a process of its own. Knows no kernel.
+
+A group that hangs or breaks the device's context ends alone, after its timeout; a case that fails prints its error and
+the next one runs. On a CPU (`--dry-run`) the same code runs with tiny sizes and the host's clock, to prove that the
+script itself is sound; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ridgeline.core.records import provenance, write_run
+
+Numbers = dict[str, Any]
+Case = tuple[str, Callable[[], Numbers]]
+T = TypeVar("T")
+
+REPEATS = 25
+MARK = "#case "
+FLUSH_BYTES = 256 << 20  # several times the L2 of any Hopper
+
+
+@dataclass(frozen=True)
+class Bench:
+    """gbs: bytes a nanosecond that the device reads from memory, measured before, that shares divide by; 0: unknown."""
+
+    device: torch.device
+    gbs: float
+
+    @property
+    def dry(self) -> bool:
+        return self.device.type == "cpu"
+
+    def pick(self, real: T, tiny: T) -> T:
+        """The size for a GPU, or the one for a dry run."""
+        return tiny if self.dry else real
+
+    @property
+    def half(self) -> torch.dtype:
+        """bfloat16; float16 in a dry run, because Triton's interpreter computes bfloat16 wrongly."""
+        return self.pick(torch.bfloat16, torch.float16)
+
+    def randn(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.randn(size, device=self.device, dtype=torch.float32).to(dtype or self.half)
+
+    def capture(self, run: Callable[[], object]) -> Callable[[], object]:
+        """A graph's replay; `run` itself in a dry run."""
+        if self.dry:
+            return run
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run()
+            run()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        return graph.replay
+
+    def us(self, run: Callable[[], object], before: Callable[[], object] | None = None) -> list[float]:
+        """Microseconds of each repeat, by the device's clock. before: runs ahead of each, outside of the time."""
+        if self.dry:
+            begun = time.perf_counter()
+            run()
+            return [(time.perf_counter() - begun) * 1e6]
+        for _ in range(3):
+            run()
+        pairs = []
+        for _ in range(REPEATS):
+            if before is not None:
+                before()
+            pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            pair[0].record()
+            run()
+            pair[1].record()
+            pairs.append(pair)
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) * 1e3 for start, end in pairs]
+
+    def timed(
+        self, run: Callable[[], object], *, moved: int = 0, flops: int = 0, of: int = 1, flush: bool = False
+    ) -> Numbers:
+        """Median, least and most of the time, divided by `of`; with the rate, if bytes or operations of one are told.
+        flush: fill L2 with something else before each repeat, by reading: what is
+        written has to leave it again, in the time of the repeat."""
+        scratch = torch.zeros(FLUSH_BYTES // 4 if flush and not self.dry else 1, device=self.device)
+        times = sorted(t / of for t in self.us(run, scratch.sum if flush else None))
+        median = statistics.median(times)
+        found: Numbers = {"us": round(median, 3), "least": round(times[0], 3), "most": round(times[-1], 3)}
+        if moved:
+            found["GB/s"] = round(moved / median / 1e3, 1)
+            if self.gbs:
+                found["of bandwidth"] = round(moved / median / 1e3 / self.gbs, 3)
+        if flops:
+            found["TFLOP/s"] = round(flops / median / 1e6, 2)
+        return found
+
+
+Group = Callable[[Bench], Iterator[Case]]
+
+
+def run_group(group: Group, bench: Bench) -> None:
+    """Every case, a line each: text for people, and JSON for the parent."""
+    cases = group(bench)
+    while True:
+        name, begun = "(setting up)", time.perf_counter()
+        try:
+            name, case = next(cases)
+            found = case()
+        except StopIteration:
+            return
+        except Exception as error:  # whatever it is, the next case shall run
+            found = {"error": f"{type(error).__name__}: {error}".strip()[:400]}
+        if not bench.dry:
+            found["wall_s"] = round(time.perf_counter() - begun, 2)
+        print(MARK + json.dumps({"name": name} | found), flush=True)
+        if name == "(setting up)":
+            return
+
+
+def main(module: str, about: str, groups: Mapping[str, Group], timeout_s: int) -> None:
+    """The command line of such a script: all groups, each in a process of its own, and one run file."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="on a CPU, with tiny sizes")
+    parser.add_argument("--out", type=Path, help="the run file")
+    parser.add_argument("--only", nargs="+", choices=list(groups), default=list(groups))
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--gbs", type=float, default=0.0, help="measured read bandwidth that shares divide by")
+    asked = parser.parse_args()
+    bench = Bench(torch.device("cpu" if asked.dry_run else "cuda"), asked.gbs)
+    if asked.child:
+        torch.manual_seed(0)
+        run_group(groups[asked.only[0]], bench)
+        return
+    results, gbs = [], asked.gbs
+    taken = provenance(sys.argv)
+    for name in asked.only:
+        flags = ["--gbs", str(gbs), *(["--dry-run"] if asked.dry_run else [])]
+        found = _child([sys.executable, "-m", module, "--child", "--only", name, *flags], timeout_s)
+        results.append({"group": name, "cases": found})
+        gbs = max([gbs, *(case.get("GB/s", 0.0) for case in found if case["name"].startswith("read "))])
+        if asked.out is not None:  # after each, because the next may be the last
+            config = {"dry_run": asked.dry_run, "repeats": REPEATS, "bandwidth_gbs": gbs}
+            write_run(asked.out, {"provenance": taken, "config": config, "results": results})
+
+
+def _child(command: Sequence[str], timeout_s: int) -> list[Numbers]:
+    """Run a group, print its lines as they come, and return its cases."""
+    print(f"-- {command[command.index('--only') + 1]}", flush=True)
+    found: list[Numbers] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        assert child.stdout is not None
+        watch = threading.Timer(timeout_s, child.kill)
+        watch.start()
+        for line in child.stdout:
+            if line.startswith(MARK):
+                found.append(json.loads(line.removeprefix(MARK)))
+                print(_text(found[-1]), flush=True)
+            else:
+                print(line, end="", flush=True)
+        watch.cancel()
+    if child.returncode:
+        found.append({"name": "(end)", "error": f"the process ended with {child.returncode}"})
+        print(_text(found[-1]), flush=True)
+    return found
+
+
+def _text(case: Numbers) -> str:
+    return f"  {case['name']}: " + ", ".join(f"{key} {value}" for key, value in case.items() if key != "name")
