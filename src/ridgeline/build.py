@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
-from ridgeline.core.config import Config, parse_bytes
+from ridgeline.core.config import BatchingOptions, Config, parse_bytes
 from ridgeline.core.cost import resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
@@ -118,7 +118,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler), info
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, runner), info
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +208,14 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
     from ridgeline.device.base import BYTES_OF
-    from ridgeline.runner.memory import plan_memory, workspace_bytes
+    from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
 
     spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, order.config.limits.block_size
     packing = chosen("packing", order.config.batching.packing)
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
+    if device.captures and order.config.batching.graphs != "eager":
+        workspace += graph_bytes(spec, limits.slots, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
         free_bytes=device.free_memory_bytes(),
         weight_bytes=resident_bytes(spec, chosen("quantize", order.config.model.quantize).bits(device)),
@@ -273,7 +275,23 @@ def make_runner(
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     packing = chosen("packing", config.batching.packing)()
-    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype)
+    attention = attending.attention
+    graphs = chosen("graphs", graphs_choice(config.batching, device, attention))
+    return Runner(model, attention, packing, device, sizes, attending.kv_dtype, graphs)
+
+
+def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
+    """A name in MENU. Raises ConfigError for an attention that waits for the host in every step."""
+    from ridgeline.attention.base import SteadyAttention
+
+    steady = attention if isinstance(attention, SteadyAttention) else None
+    if options.graphs == "graph" and steady is None:
+        raise ConfigError("--graphs graph: this attention is planned by the host in every step; leave --graphs out")
+    if options.graphs != "auto":
+        return options.graphs
+    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
+    pays = steady is not None and steady.reads_contexts and keeps and device.captures
+    return "graph" if pays else "eager"
 
 
 def outer_ranges(config: Config) -> Around | None:

@@ -23,6 +23,10 @@ MENU: dict[str, dict[str, str]] = {
         "padded": "ridgeline.runner.inputs:Padded",
         "ragged": "ridgeline.runner.inputs:Ragged",
     },
+    "graphs": {
+        "eager": "ridgeline.runner.graphs:NoGraphs",
+        "graph": "ridgeline.runner.graphs:Graphs",
+    },
     "kv_cache": {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",

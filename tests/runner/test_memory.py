@@ -11,7 +11,7 @@ from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.runner.inputs import Padded, Ragged
-from ridgeline.runner.memory import MemoryPlan, plan_memory, workspace_bytes
+from ridgeline.runner.memory import MemoryPlan, graph_bytes, plan_memory, workspace_bytes
 
 GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 
@@ -105,3 +105,8 @@ def test_padded_rows_are_planned_for() -> None:
     assert Ragged.most_positions(slots=256, budget=2048, max_len=1024) == 2048
     assert Padded.most_positions(slots=256, budget=2048, max_len=1024) == 256 * 1024
     assert Padded.most_positions(slots=8, budget=512, max_len=1024) == 8 * 512
+
+
+def test_captured_steps_grow_with_the_rows_and_are_small_beside_a_step_with_prompts() -> None:
+    few, many = (graph_bytes(SPEC, rows, 1024, 2) for rows in (8, 256))
+    assert few < many < workspace_bytes(SPEC, 2048, 256, 1024, 2)

@@ -99,6 +99,16 @@ class BatchingOptions:
         "Rows of a step. padded: all as long as the longest (the waste is counted). ragged: end to end, no padding.",
         choices=tuple(MENU["packing"]),
     )
+    graphs: str = option(
+        "auto",
+        "How a step is launched in which every request decodes. eager: packed by the host and launched operation after "
+        "operation. graph: as one captured CUDA graph, with what it needs already on the device, so the host's work "
+        "does not grow with the model. Steps with prompts in them, with requests that want top_k, top_p, min_p, "
+        "penalties, biases, min_tokens or log-probabilities, and all steps while a profile runs or with --nvtx are "
+        "eager all the same. auto: graph on a GPU, where the attention can be captured, otherwise eager. On a CPU "
+        "nothing is captured, and graph only prepares the step on the device.",
+        choices=("auto", *MENU["graphs"]),
+    )
     chunked_prefill: bool | None = option(
         None,
         "Cut prompts that exceed what a step may compute (--max-num-batched-tokens) and compute them in several steps, "
@@ -331,6 +341,7 @@ def _check_without_cache(batching: BatchingOptions) -> None:
     """Refuse what lives from a KV cache."""
     for asked, flag, why in (
         (batching.chunked_prefill, "--chunked-prefill", "a part of a prompt would be lost before the next is computed"),
+        (batching.graphs == "graph", "--graphs graph", "every step computes whole sequences"),
         (batching.prefix_cache, "--prefix-cache", "nothing is kept that a request could find"),
         (
             batching.max_steps_per_visit > 1,

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
 from ridgeline.models.linear import Embedding, Linear, LinearSpec, Scheme
 from ridgeline.ops.norm import layer_norm
@@ -47,7 +47,7 @@ class SumOfEmbeddings:
     def __init__(self, token: Embedding, position: Embedding) -> None:
         self._token, self._position = token, position
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Positions) -> Tensor:
         return self._token(batch.tokens) + self._position(batch.positions)
 
 
@@ -95,7 +95,7 @@ class GPT2:
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
         self.norm = Norm(source, "ln_f", spec, compute)
 
-    def hidden(self, batch: Batch, attend: Attend) -> Tensor:
+    def hidden(self, batch: Positions, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""
         x = self.embedding(batch)
         for block in self.blocks:

@@ -71,6 +71,15 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
+def graph_bytes(spec: ModelSpec, rows: int, max_model_len: int, value_bytes: int) -> int:
+    """What captured steps of up to so many rows hold beside the workspace: their memory is lent to nobody else."""
+    tables = rows * max_model_len * 4
+    activations = rows * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
+    logits = rows * spec.vocab * value_bytes
+    sampling = min(rows, SAMPLE_ROWS) * spec.vocab * _SAMPLING_BYTES
+    return tables + activations + logits + sampling
+
+
 def plan_memory(
     *,
     free_bytes: int,
