@@ -1,6 +1,6 @@
-"""Write the README's tables from the run files in records/, so that no number in them is from memory.
+"""Write the tables of README and docs from the run files in records/, so that no number in them is from memory.
 
-python scripts/readme_table.py            # rewrites the parts of README.md between the markers
+python scripts/readme_table.py            # rewrites the parts between the markers
 python scripts/readme_table.py --check    # says whether they are current
 """
 
@@ -15,13 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ridgeline.lab.ladder.file import read
+from ridgeline.lab.ladder.verdict import Line
+from ridgeline.lab.ladder.verdict import lines as ladder_lines
+
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "bench.md")
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
+LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 POLICIES = ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)")
 
 
@@ -89,18 +94,38 @@ def _range(bounds: list[int]) -> str:
     return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
 
 
-TABLES = {"peers": peers, "policies": policies}
+def climbed() -> str:
+    """The ladder, as its run file has it."""
+    found = read(ROOT / "records" / LADDER[0])
+    shown = ladder_lines(found["results"])
+    head = (
+        f"The ladder on {LADDER[1]}, {found['config']['model']}: each rung keeps the switches of those above "
+        "it in this table; gains are medians within a round, with the range of all rounds:\n\n"
+    )
+    columns = ["rung", "tokens/s", "against the one before", "verdict"]
+    return head + lines(columns, [_rung(line) for line in shown if line.verdict != "skipped"])
+
+
+def _rung(line: Line) -> list[str]:
+    ratio = line.ratio
+    gain = "" if ratio is None else f"{ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
+    return [line.title, f"{line.facts['tokens_per_s']:.3g}", gain, line.verdict]
+
+
+TABLES = {"peers": peers, "policies": policies, "ladder": climbed}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    before = README.read_text()
-    after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], before)
-    if arguments.check:
-        sys.exit(0 if after == before else "README.md: a table is not what records/ say; run scripts/readme_table.py")
-    README.write_text(after)
+    for page in PAGES:
+        before = page.read_text()
+        after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], before)
+        if arguments.check and after != before:
+            sys.exit(f"{page.name}: a table is not what records/ say; run scripts/readme_table.py")
+        if not arguments.check:
+            page.write_text(after)
 
 
 if __name__ == "__main__":

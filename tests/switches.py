@@ -21,12 +21,13 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     "launches_in_flight": (1, 2, 3),
     "max_steps_per_visit": (1, 4),
     "block_size": (1, 3, 16),
+    "graphs": tuple(MENU["graphs"]),
 }
 
 _WHOLE = [(("batching", name), ("chunked_prefill", True)) for name in ("one", "static", "dynamic")]
 _UNCACHED = [
     (("kv_cache", "none"), other)
-    for other in (("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
+    for other in (("graphs", "graph"), ("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
 ]
 IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED}
 

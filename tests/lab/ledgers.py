@@ -37,7 +37,7 @@ def step(phase: str, batch: int, tokens: int, places: list[Row]) -> Row:
     return {
         "phase": phase, "batch": batch, "context": 256 if phase == "decode" else tokens, "tokens": tokens,
         "step_ns": spread(whole), "twin_ns": spread(whole * 1.1), "rounds": [[whole, whole * 1.1]] * 5, "padding": 0,
-        "places": places, "uncounted": "none here",
+        "places": places, "uncounted": "none here", "counted_bytes": None, "counted_how": None,
     }  # fmt: skip
 
 

@@ -11,10 +11,12 @@ RECORDINGS = Path(__file__).parent / "recordings"
 STEP_CYCLES, START_CYCLES = 1000, 777_777
 
 PERF = """#!{python}
-import os, pathlib, subprocess, sys, threading
+import os, pathlib, signal, subprocess, sys, threading
 mode, recording = {mode!r}, pathlib.Path({recording!r}).read_text()
 own, cut, command = sys.argv[1:], 0, []
-cut = own.index("--")
+attached, interrupted = "-p" in own, threading.Event()
+signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+cut = len(own) if attached else own.index("--")
 own, command = own[:cut], own[cut + 1:]
 assert own[:2] == ["stat", "-x,"], own
 def option(name):
@@ -47,13 +49,16 @@ if option("--control"):
             os.write(answer, b"ack\\n\\0")
     listener = threading.Thread(target=hear, daemon=True)
     listener.start()
-code = subprocess.run(command, close_fds=False).returncode
+code = 0 if attached else subprocess.run(command, close_fds=False).returncode
 if code:
     sys.exit(code)
+if attached:
+    os.kill(int(option("-p")), 0)
+    interrupted.wait(30)
 if listener:
     listener.join(30)
     assert heard == ["enable", "disable"], heard
-steps = int(command[command.index("--steps") + 1])
+steps = 1 if attached else int(command[command.index("--steps") + 1])
 cycles = steps * {step_cycles} + (0 if listener else {start_cycles})
 lines = [line for name, line in found.items() if name in events and name != "cycles"]
 lines += ["%d,,cycles:u,100,100.00,," % cycles]

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ridgeline.cli.environment import keyless
 from ridgeline.cli.laboratory import order_of, progress_bar
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
@@ -44,6 +45,7 @@ def ladder(
 
     from ridgeline.lab.ladder.climb import Asked, run, tell
     from ridgeline.lab.ladder.file import read
+    from ridgeline.lab.ladder.seams import Seams
 
     console = Console()
     if source is not None:
@@ -53,5 +55,5 @@ def ladder(
     asked.chosen()  # before a model is looked for
     order = order_of(config)
     with progress_bar() as progress:
-        code = run(order, asked, output, sys.argv, progress, console)
+        code = run(order, asked, output, sys.argv, progress, console, Seams.found(keyless()))
     raise SystemExit(code)

@@ -151,6 +151,11 @@ def uncontrolled(program: str, names: Sequence[str], output: Path) -> list[str]:
     return [*_stat(program, names, output), "--"]
 
 
+def attached(program: str, names: Sequence[str], output: Path, pid: int, listen: int, answer: int) -> list[str]:
+    """A process that runs already, with all its threads, until perf is interrupted."""
+    return [*_stat(program, names, output), "-D", "-1", "--control", f"fd:{listen},{answer}", "-p", str(pid)]
+
+
 def _stat(program: str, names: Sequence[str], output: Path) -> list[str]:
     return [program, "stat", "-x,", "-o", str(output), "-e", ",".join(names)]
 

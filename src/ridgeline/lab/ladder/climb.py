@@ -28,11 +28,12 @@ from ridgeline.lab.ladder.work import ARRIVAL_SHARE, Sizes, Speed, fitting
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder
 
-TARGET_S, QUICK_TARGET_S = 200.0, 40.0
+TARGET_S, QUICK_TARGET_S = 320.0, 40.0
 """What all rounds together should take, about."""
 EXIT_WRONG, EXIT_INTERRUPTED = 1, 130
 # So long the first of a batch waits for company: the others of a full batch have come by then, on average.
 _WINDOW_GAPS = 8
+COUNTED_SERIAL = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def run(
     command: list[str],
     progress: Progress,
     console: Console,
-    seams: Seams | None = None,
+    seams: Seams,
 ) -> int:
     """Climb, and write DIR/ladder.json, ladder.md and index.html. The exit code: 1 where a rung made wrong tokens, 130
     for Ctrl-C, after which the same command goes on. Raises ConfigError."""
@@ -71,7 +72,7 @@ def run(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {output}: it cannot be made ({error})") from error
-    climber = Climber(order, asked, output, provenance(command), progress, seams or Seams.found())
+    climber = Climber(order, asked, output, provenance(command), progress, seams)
     try:
         climber.climb()
     except KeyboardInterrupt:
@@ -125,8 +126,10 @@ class Climber:
         self._agree(results, steps)
         document = old or {"format": ladderfile.FORMAT, "kind": ladderfile.KIND, "provenance": self._about}
         self.document = document | {"config": config, "finished": False, "results": results}
-        self._measure(stage, steps, results)
+        climb = self._climb(stage, steps, results)
+        self._measure(climb, results)
         self._judge(stage, steps, results)
+        self._count(stage, climb, results)
         self.document["finished"] = True
         self._save()
 
@@ -153,7 +156,7 @@ class Climber:
             "probe": asdict(speed),
             "sizes": asdict(sizes),
             "load": {"alone_ns": alone_ns, "gap_ns": gap_ns, "window_ms": window_ms},
-            "rungs": [], "rounds": [], "voided": [], "quality": {},
+            "rungs": [], "rounds": [], "voided": [], "quality": {}, "counted": {},
         }  # fmt: skip
 
     def _steps(
@@ -188,28 +191,29 @@ class Climber:
             )
         results["rungs"] = described
 
-    def _measure(self, stage: Stage, steps: Sequence[Step], results: dict[str, Any]) -> None:
+    def _climb(self, stage: Stage, steps: Sequence[Step], results: dict[str, Any]) -> Climb:
         places = [step.place for step in steps if step.place is not None]
         engines = [step for step in steps if step.place is not None and step.rung.name != PEER]
         references = {
             step.rung.name: stage.reference(step) for step in engines if step.rung.lossy or step is engines[0]
         }
-        sizes, rounds = Sizes.of(results["sizes"]), Rounds(results["rounds"], results["voided"])
-        turns = self._asked.rounds + 1
+        turns, kept = self._asked.rounds + 1, results["rounds"]
 
         def show(what: str, done: int) -> None:
-            kept = len(rounds.kept)
-            turn = f"round {kept + 1} of {turns - 1}: " if not what.startswith("warm-up") else ""
-            finished = (kept + 1) * len(places) if turn else 0
+            turn = "" if what.startswith("warm-up") else f"round {len(kept) + 1} of {turns - 1}: "
+            finished = (len(kept) + 1) * len(places) if turn else 0
             self._progress(turn + what, finished + done, turns * len(places))
 
-        climb = Climb(
+        sizes = Sizes.of(results["sizes"])
+        return Climb(
             places, references, stage.guard(sizes, Speed(**results["probe"])), sizes, stage.vocab,
             results["load"]["gap_ns"], self._asked.seed, show,
         )  # fmt: skip
-        if len(rounds.kept) < self._asked.rounds:
+
+    def _measure(self, climb: Climb, results: dict[str, Any]) -> None:
+        if len(results["rounds"]) < self._asked.rounds:
             climb.warm_up()
-            rounds.climb(climb, self._asked.rounds, self._save)
+            Rounds(results["rounds"], results["voided"]).climb(climb, self._asked.rounds, self._save)
 
     def _judge(self, stage: Stage, steps: Sequence[Step], results: dict[str, Any]) -> None:
         exact = changed(stage.base, {"kv_cache": "paged"})
@@ -224,6 +228,21 @@ class Climber:
             tokens = QUICK_TOKENS if self._asked.quick else TOKENS
             found = judge(stage.order, exact, step.config, self._seams, tokens, show)
             results["quality"][step.rung.name] = found
+            self._save()
+
+    def _count(self, stage: Stage, climb: Climb, results: dict[str, Any]) -> None:
+        """In a pass of its own, because a profiler that is attached costs time."""
+        counters = self._seams.counters(stage.loaded.device)
+        results["uncounted"] = counters.missing
+        if not counters.can_count:
+            return
+        for place in climb.places:
+            if place.name in results["counted"]:
+                continue
+            self._progress(f"counting: {place.name}", len(results["counted"]), len(climb.places))
+            # Far from the rounds' own serials, whatever their number.
+            serial = COUNTED_SERIAL * (1 + len(results["counted"]))
+            results["counted"][place.name] = climb.counted(place, counters, serial)
             self._save()
 
     def _save(self) -> None:

@@ -4,39 +4,26 @@
  "results": {"probe", "sizes", "load": {"alone_ns", "gap_ns", "window_ms"},
              "rungs": [{"name", "title", "change", "options", "lossy", "requests", "dtype", "skipped"}],
              "rounds": [{"serial", "order", "guard_ns", "drift", "measures": {rung: ...}, "checks": {rung: ...}}],
-             "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...}}}
+             "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...},
+             "counted": {rung: {"values": {key: of a token}, "reasons"}}, "uncounted": {key: why}}}
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ridgeline.core.errors import ConfigError
+from ridgeline.lab.runfiles import read_kind
 
 FORMAT, KIND, NAME = 1, "ladder", "ladder.json"
-_MAX_BYTES = 64 << 20
 _SAME = ("commit", "dirty", "cpu", "gpus", "libraries")
 
 
 def read(path: Path) -> dict[str, Any]:
     """Raises ConfigError for what is no ladder of this version."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        document = json.loads(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a run file ({error})") from error
-    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (FORMAT, KIND):
-        told = document if isinstance(document, dict) else {}
-        raise ConfigError(
-            f"{path}: a run file of kind {told.get('kind')!r}, format {told.get('format')!r}; this needs kind "
-            f"{KIND!r}, format {FORMAT}, which `ridgeline ladder` of this version writes"
-        )
+    document = read_kind(path, KIND)
     _check_shape(path, document)
     return document
 
@@ -55,7 +42,16 @@ def check_same(path: Path, old: Mapping[str, Any], config: Mapping[str, Any], ab
 
 def _check_shape(path: Path, document: Mapping[str, Any]) -> None:
     """What every reader relies on, so that a damaged file is a sentence and no traceback."""
-    kinds = {"rungs": list, "rounds": list, "voided": list, "quality": dict, "sizes": dict, "load": dict, "probe": dict}
+    kinds = {
+        "rungs": list,
+        "rounds": list,
+        "voided": list,
+        "quality": dict,
+        "counted": dict,
+        "sizes": dict,
+        "load": dict,
+        "probe": dict,
+    }
     try:
         results: dict[str, Any] = document["results"]
         whole = all(isinstance(results[name], kind) for name, kind in kinds.items())

@@ -6,6 +6,7 @@ than DRIFT measured the machine and not the rungs, and is repeated, a bounded nu
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ridgeline.lab.counters.attached import Counters
 from ridgeline.lab.ladder.agreement import Reference, check_round
 from ridgeline.lab.ladder.rungs import PEER
 from ridgeline.lab.ladder.station import Served, Station
@@ -77,6 +79,18 @@ class Climb:
             "measures": {place.name: served[place.name].measure.json() for place in self.places},
             "checks": self._checks(requests, served),
         }
+
+    def counted(self, place: Place, counters: Counters, serial: int) -> dict[str, Any]:
+        """What the hardware counted for a token, as the run file has it. serial: the first that was not used yet."""
+        serials, tokens = itertools.count(serial), 0
+
+        def work() -> None:
+            nonlocal tokens
+            requests = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, next(serials)))
+            tokens += place.station.serve(requests[: place.requests]).measure.tokens
+
+        found = counters.count(work)
+        return {"values": {key: value / tokens for key, value in found.values.items()}, "reasons": dict(found.reasons)}
 
     def _checks(self, requests: Sequence[Request], served: Mapping[str, Served]) -> dict[str, Any]:
         self.show("comparing tokens", len(self.places))

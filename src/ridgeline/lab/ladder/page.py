@@ -26,6 +26,14 @@ HEADINGS = (
     "Rung", "Tokens/s", "Against the rung below", "Verdict", "TTFT p50", "Latency p95", "Rows a step",
     "Positions a token", "Padding", "Prefix found", "Bytes a token", "Output",
 )  # fmt: skip
+UNCOUNTED = {"joules": "energy", "cycles": "cycles", "instructions": "instructions", "cache_misses": "cache misses"}
+# Of a token, where the hardware counts them; a column that nothing counted is not shown.
+COUNTED = {
+    "joules": ("Energy a token", "{:.3g} J", 1.0),
+    "instructions": ("Instructions a token", "{:.3g} M", 1e-6),
+    "cycles": ("Cycles a token", "{:.3g} M", 1e-6),
+    "cache_misses": ("LLC misses x 64 a token", "{:.3g} MB", 64e-6),
+}
 NOT_KNOWN = "-"
 
 
@@ -41,8 +49,8 @@ def render(document: Row) -> str:
             question="How many tokens a second does each rung make, and does it pay?",
             figure=_figure(measured),
             readings=(_whole(document["results"]),),
-            headings=HEADINGS,
-            rows=tuple(_cells(line) for line in measured),
+            headings=_headings(measured),
+            rows=tuple(_cells(line, measured) for line in measured),
             open_table=True,
         ),
         report.Section(
@@ -67,7 +75,8 @@ def markdown(document: Row) -> str:
     """The table, the sentences and what they rest on."""
     shown = lines(document["results"])
     measured = [line for line in shown if line.verdict != "skipped"]
-    table = [HEADINGS, tuple("---" for _ in HEADINGS), *map(_cells, measured)]
+    headings = _headings(measured)
+    table = [headings, tuple("---" for _ in headings), *(_cells(line, measured) for line in measured)]
     source = document["provenance"]
     machine = f"{source['cpu']}, {source['cores']} cores; GPUs: {', '.join(source['gpus']) or 'none'}"
     parts = [
@@ -94,7 +103,7 @@ def show(document: Row, console: Console) -> None:
         if line.verdict == "skipped":
             table.add_row(line.title, "", "", "skipped")
         else:
-            table.add_row(*_cells(line)[:4])
+            table.add_row(*_cells(line, ())[:4])
     console.print(table, highlight=False)
     console.print()
     for line in shown:
@@ -141,7 +150,16 @@ def _label(line: Line) -> str:
     return f"{line.facts.get('tokens_per_s', 0.0):.0f}{gain}"
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _headings(measured: Sequence[Line]) -> tuple[str, ...]:
+    return (*HEADINGS[:-1], *(COUNTED[key][0] for key in _counted(measured)), HEADINGS[-1])
+
+
+def _counted(measured: Sequence[Line]) -> list[str]:
+    return [key for key in COUNTED if any(key in line.facts for line in measured)]
+
+
+def _cells(line: Line, measured: Sequence[Line]) -> tuple[str, ...]:
+    """measured: all lines, which decide together what columns there are."""
     facts = line.facts
 
     def cell(name: str, shown: str, factor: float = 1.0) -> str:
@@ -159,6 +177,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         cell("padding", "{:.0f} %", 100),
         cell("prefix", "{:.0f} %", 100),
         cell("bytes_a_token", "{:.2f} MB", 1e-6),
+        *(cell(key, *COUNTED[key][1:]) for key in _counted(measured)),
         line.output,
     )
 
@@ -196,6 +215,11 @@ def _notes(document: Row) -> list[str]:
         + f". It pays or costs only where the whole interval is beyond {MARGIN:.0%}.",
         "Bytes a token are predicted from the rows, positions and cache blocks of every step, not counted.",
     ]
+    uncounted = document["results"].get("uncounted", {})
+    if uncounted:
+        what = ", ".join(UNCOUNTED[key] for key in uncounted)
+        whys = "; ".join(dict.fromkeys(uncounted.values()))
+        notes.append(f"Not counted by the hardware here: {what} ({whys}).")
     wild = [turn for turn in rounds if turn["drift"] > DRIFT]
     if wild:
         notes.append(

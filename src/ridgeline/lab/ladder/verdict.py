@@ -29,7 +29,8 @@ def judged(ratio: Ratio) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A rung as the table has it. facts: medians over the rounds of what was measured. below: title of the rung it is
+    """A rung as the table has it. facts: medians over the rounds of what was measured, and what the hardware
+    counted for a token. below: title of the rung it is
     compared with. ratio: of tokens/s. output: what the check of its tokens found. why: a sentence."""
 
     name: str
@@ -79,7 +80,8 @@ def _line(rung: Mapping[str, Any], below: Mapping[str, Any] | None, results: Map
     if is_wrong(results, name):
         verdict = "WRONG"
     title = None if below is None else str(below["title"])
-    return Line(name, rung["title"], verdict, mine, title, ratio, _output(rung, results), said)
+    facts = mine | results["counted"].get(name, {"values": {}})["values"]
+    return Line(name, rung["title"], verdict, facts, title, ratio, _output(rung, results), said)
 
 
 def _compared(rounds: Sequence[Mapping[str, Any]], name: str, below: str) -> Ratio | None:
