@@ -54,7 +54,8 @@ def _added_up(mixes, sums, base, low, high, WIDTH: tl.constexpr):
     return mixed, total
 
 
-@triton.jit
+# Whatever differs from step to step is not compiled in: a step that waits for a compiler waits seconds.
+@triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["tables", "contexts", "tokens"])
 def _decode(
     q, k, v, out, values, scales, words, tables, contexts, tokens, mixes, sums, arrived,
     scale, q_stride, k_stride, v_stride, out_stride, table_stride,
@@ -160,7 +161,7 @@ class Decode:
         count, width = rows.block_tables.shape
         heads, kv_heads, head_dim = q.shape[1], k.shape[1], q.shape[2]
         columns, dtype = width_of(head_dim), pages.values.dtype
-        whole = count >= self.whole_from or width * pages.block_size <= self.part
+        whole = count >= self.whole_from
         parts = 1 if whole else triton.cdiv(width * pages.block_size, self.part)
         mixes = torch.empty((1 if whole else count * heads * parts * columns,), dtype=torch.float32, device=q.device)
         sums = torch.empty((2 if whole else count * heads * parts * 2,), dtype=torch.float32, device=q.device)
