@@ -65,8 +65,8 @@ void stage_keys(Tiled& tiled, Lines& lines) {
     const int64_t group_bytes = (int64_t)lines.dim * LANES * 2;
     for (int g = 0; g * LANES < lines.keys_count; g++) {
         char* to = tiled.keys + g * group_bytes;
-        const char *from = lines.keys[g], *ahead = lines.keys[g + 1];
-        for (int u = 0; u < lines.dim / 2; u++, from += lines.key_stride, ahead += lines.key_stride) {
+        const char *from = lines.keys[g], *ahead = lines.values[g];
+        for (int u = 0; u < lines.dim / 2; u++, from += lines.key_stride, ahead += LANES * 2) {
             fetch(ahead);
             _mm512_store_si512(to + u * 64, line_of<T>(from));
         }
@@ -89,7 +89,7 @@ void stage_values(Tiled& tiled, const Lines& lines) {
                 _mm512_store_si512(to, _mm512_setzero_si512());
                 continue;
             }
-            fetch(lines.values[group + 1] + inside + d / LANES * line_bytes);
+            fetch(lines.next[group] + inside + d / LANES * line_bytes);
             _mm512_store_si512(to, _mm512_and_si512(kept, line_of<T>(lines.values[group] + inside + d / LANES * line_bytes)));
         }
     }
@@ -126,6 +126,7 @@ INLINE void score_groups(const uint16_t* q, const Lines& lines, const char* cons
     if (N > 3) TILE_STORE(3, s + 3 * LANES, SPLIT * 4);
 }
 
+template <class T>
 void score_tiles(const Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, float* s) {
     const int groups = (lines.keys_count + LANES - 1) / LANES;
     for (int m = 0; m < rows; m += LANES) {
@@ -134,9 +135,9 @@ void score_tiles(const Tiled& tiled, Shapes& shapes, int rows, const Lines& line
         for (int g = 0; g < groups; g += 4) {
             float* to = s + m * SPLIT + g * LANES;
             const char* const* keys = lines.keys + g;
-            if (rows <= 4) {  // with more the cache has them already
-                for (int next = g + 4; next < g + 8 && next < groups; next++)
-                    for (int u = 0; u < lines.dim / 2; u++) fetch(lines.keys[next] + u * lines.key_stride);
+            if (!T::scaled && rows <= FEW_ROWS) {
+                for (int ahead = g; ahead < g + 4 && ahead < groups; ahead++)
+                    for (int u = 0; u < lines.dim / 2; u++) fetch(lines.values[ahead] + u * 64);
             }
             switch (groups - g) {
                 case 1: score_groups<1>(q, lines, keys, to); break;
@@ -180,16 +181,15 @@ INLINE void weigh_dims(const Tiled& tiled, int m, int dim, int keys_count, int d
     if (N > 2) TILE_STORE(3, o + d + 3 * LANES, MOST_DIM * 4);
 }
 
-void weigh_tiles(Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, const float* p, float* o) {
-    for (int m = 0; m < rows; m++) {
-        for (int key = 0; key < (lines.keys_count + 31) / 32 * 32; key += LANES) {
-            __m512 share = key < lines.keys_count ? _mm512_loadu_ps(p + m * SPLIT + key) : _mm512_setzero_ps();
-            __m256bh most = _mm512_cvtneps_pbh(share);
-            __m512 upper = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)most), 16);
-            _mm256_storeu_si256((__m256i*)(tiled.most + m * SPLIT + key), (__m256i)most);
-            _mm256_storeu_si256((__m256i*)(tiled.rest + m * SPLIT + key), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(share, upper)));
-        }
-    }
+// at: of sixteen shares.
+INLINE void split_share(Tiled& tiled, int at, F share) {
+    const __m256i most = (__m256i)_mm512_cvtneps_pbh((__m512)share);
+    const __m512 upper = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(most), 16);
+    _mm256_store_si256((__m256i*)(tiled.most + at), most);
+    _mm256_store_si256((__m256i*)(tiled.rest + at), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps((__m512)share, upper)));
+}
+
+void weigh_tiles(Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, float* o) {
     for (int m = 0; m < rows; m += LANES) {
         shapes.set(rows - m < LANES ? rows - m : LANES);
         int d = 0;
