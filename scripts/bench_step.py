@@ -21,7 +21,6 @@ from ridgeline.device.base import Device
 from ridgeline.device.choose import choose
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense
-from ridgeline.ops.linear import linear_kernel
 from ridgeline.runner.inputs import Ragged
 from ridgeline.runner.runner import Runner
 from ridgeline.runner.slots import Sizes
@@ -62,7 +61,7 @@ def _leave(batch: int) -> Plan:
 
 
 def make_runner(spec: ModelSpec, device: Device, batch: int, limit: int) -> Runner:
-    scheme = Dense(linear_kernel(device), device.compute)
+    scheme = Dense.of(device, None)
     sizes = Sizes(slots=batch, max_len=limit, num_blocks=batch * -(-limit // BLOCK), block_size=BLOCK)
     return Runner(random_gpt2(spec, 0, scheme, device), Reference(), Ragged(), device, sizes)
 

@@ -19,7 +19,6 @@ from ridgeline.device.cpu import CpuDevice
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, Scheme
-from ridgeline.ops.linear import linear_kernel
 from ridgeline.runner.forward import Eager
 from ridgeline.runner.inputs import Packing, Ragged
 from ridgeline.runner.runner import Launched, Runner
@@ -34,7 +33,7 @@ def cpu(dtype: torch.dtype = torch.float32) -> Device:
 
 
 def dense(device: Device) -> Scheme:
-    return Dense(linear_kernel(device), device.compute)
+    return Dense.of(device, None)
 
 
 def lively(spec: ModelSpec, seed: int = 0, device: Device | None = None) -> GPT2:

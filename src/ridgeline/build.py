@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
+from ridgeline.core.cost import resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.stopwatch import Stopwatch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
+    from ridgeline.models.linear import Scheme
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -78,7 +80,11 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
 
     clock.lap("import torch")
     options = order.config.model
-    device = choose(options.device, options.dtype) if shared is None else shared.device
+    if shared is None:
+        device = choose(options.device, options.dtype)
+        scheme, notes = make_scheme(order, device, report)
+    else:
+        device, notes = shared.device, shared.notes
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
@@ -87,7 +93,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
-    model = load_model(order, device, report) if shared is None else shared.model
+    model = load_model(order, device, scheme, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
     runner = make_runner(order.config, model, device, limits, plan, attending)
@@ -108,7 +114,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=tuple(filter(None, [missing_cuda_hint(), attending.note])),
+        notes=tuple(filter(None, [missing_cuda_hint(), attending.note, *notes])),
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
@@ -117,10 +123,11 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on its device."""
+    """A model on its device. notes: for the operator, of how its weights are held."""
 
     device: Device
     model: GPT2
+    notes: tuple[str, ...] = ()
 
 
 def load(order: EngineOrder, report: Report) -> Loaded:
@@ -128,7 +135,8 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     from ridgeline.device.choose import choose
 
     device = choose(order.config.model.device, order.config.model.dtype)
-    return Loaded(device, load_model(order, device, report))
+    scheme, notes = make_scheme(order, device, report)
+    return Loaded(device, load_model(order, device, scheme, report), notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +214,8 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
-        spec,
         free_bytes=device.free_memory_bytes(),
-        weight_bytes_per_value=BYTES_OF[device.dtype],
+        weight_bytes=resident_bytes(spec, chosen("quantize", order.config.model.quantize).bits(device)),
         block_bytes=attending.attention.block_bytes(spec, block_size, attending.kv_dtype),
         workspace=workspace,
         positions=positions,
@@ -241,12 +248,16 @@ def _shares(config: Config) -> bool:
     return keeps if options.prefix_cache is None else options.prefix_cache
 
 
-def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
-    from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
-    from ridgeline.models.linear import Dense
-    from ridgeline.ops.linear import linear_kernel
+def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
+    """How weights are held, and what the operator should know of it. Raises ConfigError."""
+    report("preparing kernels", 0, 0)
+    scheme: Scheme = chosen("quantize", order.config.model.quantize).of(device, order.cache)
+    return scheme, scheme.notes
 
-    scheme = Dense(linear_kernel(device), device.compute)
+
+def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Report) -> GPT2:
+    from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
+
     if order.weights is None:
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731

@@ -7,6 +7,11 @@ line's choices, the oracle tests and the option reference follow.
 from __future__ import annotations
 
 MENU: dict[str, dict[str, str]] = {
+    "quantize": {
+        "none": "ridgeline.models.linear:Dense",
+        "int8": "ridgeline.models.quantised:Int8",
+        "int4": "ridgeline.models.quantised:Int4",
+    },
     "batching": {
         "one": "ridgeline.scheduler.policies:OneAtATime",
         "static": "ridgeline.scheduler.policies:Static",

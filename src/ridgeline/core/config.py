@@ -55,6 +55,13 @@ class ModelOptions:
         "three are, so a token may depend on how many requests run.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
+    quantize: str = option(
+        "none",
+        "Weights as integers, so that a step reads less; activations are rounded to 8 bits too, so tokens change. "
+        "int8: 8 bits a weight. int4: 4.25, with a multiplier for every 32 inputs. On a CPU only, where a C++ compiler "
+        "should be installed; the first start compiles for some seconds.",
+        choices=tuple(MENU["quantize"]),
+    )
     device: str = option(
         "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
         choices=("auto", "cpu", "cuda"),

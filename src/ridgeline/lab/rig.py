@@ -54,7 +54,9 @@ class Workbench:
 
     @property
     def formats(self) -> Formats:
-        return formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
+        formats = formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
+        scheme = chosen("quantize", self.order.config.model.quantize)
+        return dataclasses.replace(formats, weight_bits=scheme.bits(self.loaded.device))
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises

@@ -78,18 +78,22 @@ class Block:
 
 
 class GPT2:
-    """compute: the format of activations. Weights are read from the source one by one, in the order of use."""
+    """compute: the format of activations. Weights are read from the source one by one."""
 
     def __init__(self, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
         self.spec = spec
         tokens = source.table("wte.weight", spec.vocab, spec.d_model)
         positions = source.table("wpe.weight", spec.max_positions, spec.d_model)
-        self.embedding = SumOfEmbeddings(scheme.embedding(tokens), scheme.embedding(positions))
+        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
+        if spec.tied_head:
+            token, self.head = scheme.tied(head, tokens)
+        else:
+            weight = source.table("lm_head.weight", spec.vocab, spec.d_model)
+            token, self.head = scheme.embedding(tokens), scheme.linear(head, weight, None)
+        del tokens  # a scheme may hold it otherwise, and the rest should find its memory free
+        self.embedding = SumOfEmbeddings(token, scheme.embedding(positions))
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
         self.norm = Norm(source, "ln_f", spec, compute)
-        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
-        weight = tokens if spec.tied_head else source.table("lm_head.weight", spec.vocab, spec.d_model)
-        self.head = scheme.linear(head, weight, None)
 
     def hidden(self, batch: Batch, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""

@@ -72,10 +72,9 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
 
 
 def plan_memory(
-    spec: ModelSpec,
     *,
     free_bytes: int,
-    weight_bytes_per_value: int,
+    weight_bytes: int,
     block_bytes: int,
     workspace: int,
     positions: int,
@@ -91,7 +90,7 @@ def plan_memory(
     workspace was computed from. useful_sequences: more of the longest are of no use to anybody. Raises ConfigError,
     with the numbers, for what cannot work.
     """
-    weights = spec.parameters * weight_bytes_per_value
+    weights = weight_bytes
     left = free_bytes - weights - workspace
     taken = f"weights take {_size(weights)} and the workspace {_size(workspace)} of {_size(free_bytes)} free"
     if left <= 0 < free_bytes - weights:
