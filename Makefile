@@ -35,7 +35,7 @@ sanitize:
 	mkdir -p $(VENV)
 	for target in native x86-64-v3 x86-64; do \
 	  $(CXX) $(SANITIZED) -march=$$target -Isrc/ridgeline/attention/native tests/attention/sanitize_attention.cpp \
-	    -o $(VENV)/sanitize && echo "attention, $$target:" && $(VENV)/sanitize || exit 1; done
+	    -o $(VENV)/sanitize && echo "attention, $$target:" && OMP_WAIT_POLICY=passive $(VENV)/sanitize || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
