@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch>=2.11,<2.14
 ARGS ?=
 
-.PHONY: serve test check format bench-host clean
+.PHONY: serve test check format bench-host sanitize clean
 
 serve: $(VENV)/.serve
 	$(BIN)/ridgeline serve --model demo $(ARGS)
@@ -27,6 +27,15 @@ format: $(VENV)/.test
 
 bench-host: $(VENV)/.test
 	$(BIN)/python scripts/bench_host.py $(ARGS)
+
+# Native code under AddressSanitizer and UndefinedBehaviorSanitizer, for this machine and for what every machine has.
+SANITIZED := -std=c++17 -O1 -g -fopenmp -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all
+
+sanitize:
+	mkdir -p $(VENV)
+	for target in native x86-64-v3 x86-64; do \
+	  $(CXX) $(SANITIZED) -march=$$target -Isrc/ridgeline/attention/native tests/attention/sanitize_attention.cpp \
+	    -o $(VENV)/sanitize && echo "attention, $$target:" && OMP_WAIT_POLICY=passive $(VENV)/sanitize || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
