@@ -74,8 +74,8 @@ def test_native_code_equals_the_definition(
             layer = Layer(weight, given, activation)
             expected, run = quantised_linear(x, layer, before), native.prepare(layer, dtype)
             whole = run(x, before)
-            near = {"atol": 2e-4, "rtol": 1e-4} if dtype is torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
-            torch.testing.assert_close(whole, expected, **near)
+            atol, rtol = (2e-4, 1e-4) if dtype is torch.float32 else (2e-2, 2e-2)
+            torch.testing.assert_close(whole, expected, atol=atol, rtol=rtol)
             for rows in ROWS:
                 some = run(x[-rows:].contiguous(), None if before is None else before[-rows:].contiguous())
                 assert torch.equal(some, whole[-rows:]), f"{rows} rows"

@@ -39,7 +39,7 @@ namespace {
 // Rows that are multiplied with weights in registers. More of them share weights that were widened once.
 constexpr int64_t FEW = 4;
 // From so many rows the matrix unit is faster than vectors.
-constexpr int64_t TILED = 4;
+constexpr int64_t TILED = 5;
 constexpr int64_t MOST_STRIPS = 4;
 
 int64_t chunks_of(const Matrix &matrix) { return (matrix.d_in + CHUNK - 1) / CHUNK; }
