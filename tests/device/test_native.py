@@ -82,3 +82,10 @@ def test_a_source_is_one_text_with_what_it_includes(tmp_path: Path) -> None:
 def test_without_a_compiler_it_says_what_to_install() -> None:
     with pytest.raises(CannotBuild, match=r"no C\+\+ compiler; install one .*apt install g\+\+"):
         Compiler.find(lambda _name: None, CPP)
+
+
+def test_an_installed_package_has_the_sources() -> None:
+    """What a wheel takes is whatever lies in the package; a file that git ignores would be missing there."""
+    sources = Path(jit.__file__).parents[1] / "ops" / "native"
+    assert {path.name for path in sources.iterdir()} >= {"linear.cpp", "dots.h", "tiles.h", "vectors.h"}
+    assert '#include "' not in jit.source_of(sources / "linear.cpp")
