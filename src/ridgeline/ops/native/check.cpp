@@ -41,6 +41,31 @@ float act(int32_t activation, float x) {
     return x;
 }
 
+// Packed weights are near the weights.
+bool packed(Drawn &draw) {
+    Matrix matrix = {};
+    matrix.d_in = 1 + draw.below(300);
+    matrix.d_out = 1 + draw.below(60);
+    matrix.bits = draw.below(2) ? 8 : 4;
+    matrix.threads = 1 + (int32_t)draw.below(3);
+    const int64_t chunks = (matrix.d_in + CHUNK - 1) / CHUNK, strips = (matrix.d_out + LANES - 1) / LANES;
+    matrix.strip_bytes = matrix.bits == 8 ? chunks * TILE_BYTES : multiplier_bytes(chunks) + chunks * TILE_BYTES / 2;
+    Exactly<float> weight(matrix.d_in * matrix.d_out), scales(strips * LANES);
+    Exactly<uint8_t> bytes(strips * matrix.strip_bytes);
+    Exactly<int32_t> sums(strips * LANES);
+    for (int64_t i = 0; i < weight.size; i++) weight[i] = draw.value();
+    if (ridgeline_pack(&matrix, weight.data.get(), bytes.data.get(), scales.data.get(), sums.data.get())) return false;
+    double lost = 0, size = 0;
+    for (int64_t output = 0; output < matrix.d_out; output++)
+        for (int64_t k = 0; k < matrix.d_in; k++) {
+            const double wanted = weight[output * matrix.d_in + k];
+            const double apart = weight_at(matrix, bytes.data.get(), output, k) * scales[output] - wanted;
+            lost += apart * apart;
+            size += wanted * wanted;
+        }
+    return lost <= 0.02 * size;
+}
+
 bool one(Drawn &draw) {
     const int64_t rows = draw.below(70), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
     const int64_t chunks = (d_in + CHUNK - 1) / CHUNK, strips = (d_out + LANES - 1) / LANES;
@@ -113,6 +138,6 @@ int main(int argc, char **argv) {
     std::printf("seed %u\n", seed);
     Drawn draw{std::mt19937(seed)};
     for (int i = 0; i < 300; i++)
-        if (!one(draw)) return std::printf("layer %d is wrong\n", i), 1;
+        if (!one(draw) || !packed(draw)) return std::printf("layer %d is wrong\n", i), 1;
     std::printf("300 layers are right\n");
 }
