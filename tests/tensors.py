@@ -70,7 +70,7 @@ def make_runner(
     length = model.spec.max_positions
     blocks = slots * -(-length // block_size) if num_blocks is None else num_blocks
     sizes = Sizes(slots, length, blocks, block_size)
-    return Runner(model, attention or Reference(), packing or Ragged(), device or cpu(), sizes, graphs)
+    return Runner(model, attention or Reference(), packing or Ragged(), device or cpu(), sizes, graphs=graphs)
 
 
 @dataclass(frozen=True)

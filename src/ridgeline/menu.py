@@ -26,6 +26,18 @@ MENU: dict[str, dict[str, str]] = {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",
     },
+    "kv_dtype": {
+        "auto": "ridgeline.attention.formats:AsModel",
+        "bfloat16": "ridgeline.attention.formats:Bfloat16",
+        "float16": "ridgeline.attention.formats:Float16",
+        "int8": "ridgeline.attention.formats:Int8",
+        "fp8": "ridgeline.attention.formats:Float8",
+    },
+    "attention": {
+        "reference": "ridgeline.attention.reference:Reference",
+        "paged": "ridgeline.attention.paged:Paged",
+        "native": "ridgeline.attention.native:Native",
+    },
     "prefix_cache": {
         "on": "ridgeline.kv.prefix:HashPrefix",
         "off": "ridgeline.kv.prefix:NoPrefix",

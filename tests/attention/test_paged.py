@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from ridgeline.attention.base import CannotAttend
 from ridgeline.attention.paged import Paged
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.cpu import CpuDevice
@@ -89,5 +92,7 @@ def test_bytes_of_a_token() -> None:
     assert bytes_per_token(12, 64, torch.int8) == 2 * 12 * 66
 
 
-def test_block_sizes() -> None:
-    assert [size for size in (1, 8, 16, 64, 128, 256) if Paged().allows(size)] == [16, 64, 128]
+def test_what_it_serves(tmp_path: Path) -> None:
+    assert Paged.open(SPEC, torch.int8, CPU, tmp_path).block_bytes(SPEC, 16, torch.int8) == 2 * 16 * 2 * 3 * (8 + 2)
+    with pytest.raises(CannotAttend, match="this model's have 512"):
+        Paged.open(ModelSpec(1, 1024, 2, 8, 5, 64), torch.float32, CPU, tmp_path)

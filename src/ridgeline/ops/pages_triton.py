@@ -44,7 +44,7 @@ def rows_of(x: Tensor) -> tuple[Tensor, int]:
 def page_of(table, start, positions, last, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """Pages of positions [start, start + TILE) of one sequence. table: its blocks. A tile inside a page asks for its
     entry once; one over several pages asks at every position, but never at `last` or beyond."""
-    if BLOCK >= TILE:
+    if BLOCK % TILE == 0:
         page = tl.load(table + start // BLOCK)
     else:
         page = tl.load(table + positions // BLOCK, mask=positions < last, other=0)
@@ -67,15 +67,17 @@ def scale_pair(words, page, head, offset, mask, KV_HEADS: tl.constexpr, BLOCK: t
 
 @triton.jit
 def narrowed(x, KIND: tl.constexpr, MOST: tl.constexpr):
-    """x: [rows, columns] float32 as a cache holds it but still in float32, and its scales [rows]."""
+    """x: [rows, columns] float32 as a cache holds it but still in float32, and its scales [rows]. Divisions are rounded
+    as torch rounds them: Triton's `/` may be a bit off, and so would be the page."""
     if KIND == 0:
         scales = tl.zeros([x.shape[0]], tl.float32) + 1.0
         if MOST > 0:
             x = tl.minimum(tl.maximum(x, -MOST), MOST)
     else:
-        scales = tl.minimum(tl.maximum(tl.max(tl.abs(x), 1) / MOST, 0.000000059604644775390625), 65504.0)
+        most = tl.zeros([x.shape[0]], tl.float32) + MOST
+        scales = tl.minimum(tl.maximum(tl.div_rn(tl.max(tl.abs(x), 1), most), 0.000000059604644775390625), 65504.0)
         scales = scales.to(tl.float16).to(tl.float32)
-        x = tl.minimum(tl.maximum(x / scales[:, None], -MOST), MOST)
+        x = tl.minimum(tl.maximum(tl.div_rn(x, tl.broadcast_to(scales[:, None], x.shape)), -MOST), MOST)
         if KIND == 1:
             x = (x + 12582912.0) - 12582912.0  # to the nearest whole: beyond 1.5 * 2**23 a float32 has no fraction
     return x, scales
