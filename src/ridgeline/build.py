@@ -188,7 +188,7 @@ _BEST_ATTENTION = {"cpu": "native", "cuda": "paged"}
 
 def choose_attention(order: EngineOrder, device: Device) -> Attending:
     """Raises ConfigError where no backend serves what was asked for."""
-    from ridgeline.attention.base import CannotAttend
+    from ridgeline.attention.base import CannotAttend, SteadyAttention
 
     options, spec = order.config.batching, order.spec()
     dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
@@ -200,6 +200,11 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
             attention = chosen("attention", name).open(spec, dtype, device, order.cache)
         except CannotAttend as error:
             reasons.append(str(error))
+            continue
+        if options.graphs == "graph" and not isinstance(attention, SteadyAttention):
+            reasons.append(
+                f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
+            )
         else:
             return Attending(attention, dtype, f"{reasons[0]}; it is PyTorch's instead" if reasons else None)
     option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
@@ -275,22 +280,18 @@ def make_runner(
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     packing = chosen("packing", config.batching.packing)()
-    attention = attending.attention
-    graphs = chosen("graphs", graphs_choice(config.batching, device, attention))
-    return Runner(model, attention, packing, device, sizes, attending.kv_dtype, graphs)
+    graphs = chosen("graphs", graphs_choice(config.batching, device, attending.attention))
+    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)
 
 
 def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
-    """A name in MENU. Raises ConfigError for an attention that waits for the host in every step."""
+    """A name in MENU."""
     from ridgeline.attention.base import SteadyAttention
 
-    steady = attention if isinstance(attention, SteadyAttention) else None
-    if options.graphs == "graph" and steady is None:
-        raise ConfigError("--graphs graph: this attention is planned by the host in every step; leave --graphs out")
     if options.graphs != "auto":
         return options.graphs
     keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    pays = steady is not None and steady.reads_contexts and keeps and device.captures
+    pays = isinstance(attention, SteadyAttention) and attention.reads_contexts and keeps and device.captures
     return "graph" if pays else "eager"
 
 
