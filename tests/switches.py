@@ -20,6 +20,7 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     "launches_in_flight": (1, 2, 3),
     "max_steps_per_visit": (1, 4),
     "block_size": (1, 3, 16),
+    "determinism": tuple(MENU["determinism"]),
 }
 
 _WHOLE = [(("batching", name), ("chunked_prefill", True)) for name in ("one", "static", "dynamic")]

@@ -29,8 +29,10 @@ from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 
 if TYPE_CHECKING:
+    from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
+    from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -207,20 +209,34 @@ def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
     from ridgeline.models.linear import Dense
     from ridgeline.ops.linear import linear_kernel
 
-    scheme = Dense(linear_kernel(device), device.compute)
+    dense = Dense(linear_kernel(device), device.compute)
+    scheme = determinism(order.config).scheme(dense, device)
     if order.weights is None:
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
 
 
-def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan) -> Runner:
+def determinism(config: Config) -> Determinism:
+    level: Determinism = chosen("determinism", config.model.determinism)()
+    return level
+
+
+def make_attention(config: Config) -> AnyAttention:
+    """The fastest of those that the level of determinism admits."""
+    from ridgeline.attention.by_row import ByRow
     from ridgeline.attention.reference import Reference
+
+    level, offered = determinism(config), (Reference(), ByRow())
+    return next(attention for attention in offered if level.admits(attention))
+
+
+def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan) -> Runner:
     from ridgeline.runner.runner import Runner
     from ridgeline.runner.slots import Sizes
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
-    return Runner(model, Reference(), chosen("packing", config.batching.packing)(), device, sizes)
+    return Runner(model, make_attention(config), chosen("packing", config.batching.packing)(), device, sizes)
 
 
 def outer_ranges(config: Config) -> Around | None:

@@ -18,6 +18,11 @@ MENU: dict[str, dict[str, str]] = {
         "padded": "ridgeline.runner.inputs:Padded",
         "ragged": "ridgeline.runner.inputs:Ragged",
     },
+    "determinism": {
+        "off": "ridgeline.runner.determinism:Off",
+        "run": "ridgeline.runner.determinism:Run",
+        "batch": "ridgeline.runner.determinism:Batch",
+    },
     "kv_cache": {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",

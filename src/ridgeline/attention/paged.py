@@ -51,6 +51,8 @@ class PagedStore:
 class Paged:
     """ops: None: the fastest for the device. window: positions that a query attends at most."""
 
+    row_invariant = False
+    """A query is computed differently alone than in a chunk."""
     prefers = 64
     """Tokens in a block: 8 KiB a head in 16 bits, and a table entry is looked up once for them."""
 

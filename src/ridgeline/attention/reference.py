@@ -92,6 +92,9 @@ def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
 class Reference:
     """group_tokens: cached positions that a group of single queries gathers at most."""
 
+    row_invariant = False
+    """PyTorch's own cuts its sums by what it is given: lengths, masks and how many rows lie together."""
+
     def __init__(self, group_tokens: int | None = None) -> None:
         self._group_tokens = group_tokens
 

@@ -59,6 +59,14 @@ class ModelOptions:
         "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
         choices=("auto", "cpu", "cuda"),
     )  # fmt: skip
+    determinism: str = option(
+        "off",
+        "What a result may depend on in its last bits, which decide a token where two are as likely. off: on what else "
+        "is in the batch. run: the same requests in the same steps give the same bits, as off does too today. batch: a "
+        "result is bitwise the same whatever else runs, however prompts are cut, after preemption and a restart, at a "
+        "price; see docs/determinism.md.",
+        choices=tuple(MENU["determinism"]),
+    )
     max_model_len: int | None = option(
         None, "Longest sequence, prompt and output together. Default: the model's number of positions.", low=2
     )

@@ -41,7 +41,13 @@ class Embedding(Protocol):
 
 
 class Scheme(Protocol):
-    """Turns a weight [d_out, d_in] into an object that multiplies by it."""
+    """Turns a weight [d_out, d_in] into an object that multiplies by it.
+
+    row_invariant: whether what its linears give a row is bitwise the same whatever the other rows are.
+    """
+
+    @property
+    def row_invariant(self) -> bool: ...
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear: ...
 
@@ -53,6 +59,11 @@ class Dense:
 
     def __init__(self, kernel: LinearKernel, compute: torch.dtype) -> None:
         self._kernel, self._compute = kernel, compute
+
+    @property
+    def row_invariant(self) -> bool:
+        """As its kernel says; one that says nothing promises nothing."""
+        return bool(getattr(self._kernel, "row_invariant", False))
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
         assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, linear, norm, penalty, philox, sample, score
+from ridgeline.ops import activation, cases, linear, norm, penalty, philox, sample, score, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 
 
@@ -46,6 +46,12 @@ _WIDE_SIZES = ((1, 3072), (32, 3072), (512, 3072))
 _LOGITS, _LOGIT_SIZES = ((1, 50), (3, 997), (40, 5003)), ((1, 50257), (8, 50257), (32, 50257))
 _BY_ROW, _ALONE = frozenset({"reference", "torch"}), frozenset({"reference"})
 _LINEAR_SIZES = tuple((rows, *size) for size in ((768, 2304), (3072, 768), (768, 50257)) for rows in (1, 8, 32))
+_LINEARS: dict[str, linear.LinearKernel] = {
+    "columns": linear.Columns(),
+    "upcast": linear.Upcast(),
+    "native": linear.Native(),
+}
+_FITS = {"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native}
 
 OPS: tuple[Op, ...] = (
     Op(
@@ -53,8 +59,8 @@ OPS: tuple[Op, ...] = (
         _ROWS, _ROW_SIZES, cases.norm_inputs, cases.norm_cost, _BY_ROW,
     ),
     Op(
-        "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new},
-        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, _BY_ROW,
+        "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new, "by row": activation.gelu_new_by_row},
+        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, frozenset({"by row"}),
     ),
     Op(
         "gelu", activation.gelu_by_hand, {"torch": activation.gelu},
@@ -66,10 +72,10 @@ OPS: tuple[Op, ...] = (
     ),
     Op(
         "linear", linear.linear,
-        {"columns": linear.Columns(), "upcast": linear.Upcast(), "native": linear.Native()},
+        _LINEARS | {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()},
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
-        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(), streams=True,
-        limited={"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native},
+        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(f"{name}, in tiles" for name in _LINEARS),
+        streams=True, limited=_FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
     ),
     Op(
         "greedy", sample.greedy, {},
