@@ -27,6 +27,18 @@ MENU: dict[str, dict[str, str]] = {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",
     },
+    "kv_dtype": {
+        "auto": "ridgeline.attention.formats:AsModel",
+        "bfloat16": "ridgeline.attention.formats:Bfloat16",
+        "float16": "ridgeline.attention.formats:Float16",
+        "int8": "ridgeline.attention.formats:Int8",
+    },
+    "attention": {
+        "reference": "ridgeline.attention.reference:Reference",
+        "native": "ridgeline.attention.native:Native",
+        "paged-rows": "ridgeline.attention.paged_rows:PagedRows",
+        "by-row": "ridgeline.attention.by_row:ByRow",
+    },
     "prefix_cache": {
         "on": "ridgeline.kv.prefix:HashPrefix",
         "off": "ridgeline.kv.prefix:NoPrefix",

@@ -9,11 +9,12 @@ is computed like that of a decode step, in whatever chunk it comes. It is slow: 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ridgeline.attention.base import score_scale
+from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.attention.reference import FLOAT16_MAX, PagedStore
 from ridgeline.core.spec import ModelSpec
@@ -42,8 +43,17 @@ class ByRow:
 
     row_invariant = True
 
+    @staticmethod
+    def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> ByRow:  # noqa: ARG004
+        if not dtype.is_floating_point:
+            raise CannotAttend("attention by row keeps no scales, which a cache of 8 bits needs")
+        return ByRow()
+
     def allows(self, block_size: int) -> bool:
         return block_size >= 1
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        return block_size * spec.kv_bytes_per_token(dtype.itemsize)
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device

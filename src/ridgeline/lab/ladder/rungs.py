@@ -32,8 +32,10 @@ BASE: dict[str, Any] = {
 }
 """Where the ladder begins."""
 
-PROMISES = frozenset({"determinism"})
-"""Options that buy certainty with speed: no rungs, because all above them would pay too."""
+PROMISES = frozenset(
+    {("determinism", "run"), ("determinism", "batch"), ("attention", "paged-rows"), ("attention", "by-row")}
+)
+"""Choices that buy certainty with speed: no rungs, because all above them would pay too."""
 
 LATER = "not in this version"
 # What a choice is called that stands for doing without; the first that an option has is where the ladder begins.
@@ -90,9 +92,7 @@ def ladder(known: Sequence[Rung] = KNOWN) -> list[Rung]:
     exact: list[Rung] = []
     lossy: list[Rung] = []
     for option, choices in MENU.items():
-        if option in PROMISES:
-            continue
-        own = [c for c in choices if (option, c) not in named]
+        own = [c for c in choices if (option, c) not in named | PROMISES]
         if option in families or not any(option == o for o, _ in named):
             own = [c for c in own if c != simplest(option)]
         made = [_by_itself(option, choice) for choice in own]
