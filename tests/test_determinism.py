@@ -12,6 +12,7 @@ import pytest
 
 from ridgeline import LLM, SamplingParams
 from ridgeline.core.config import WHOLE_PROMPTS
+from ridgeline.core.errors import ConfigError
 from tests.tiny_gpt2 import write_tiny_gpt2
 
 VOCAB, POSITIONS, LAYERS, D_MODEL = 384, 640, 2, 32
@@ -32,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engine(folder: Path, dtype: str, **options: Any) -> LLM:
-    return LLM(str(folder), device="cpu", **({"dtype": dtype, "determinism": "batch", "kv_memory": "64MiB"} | options))
+    base = {"dtype": dtype, "determinism": "batch", "kv_memory": "64MiB"}
+    return LLM(str(folder), cache=folder.parent, device="cpu", **(base | options))
 
 
 def some_requests(rng: random.Random) -> list[Asked]:
@@ -79,20 +81,23 @@ def bits(scores: Sequence[Any] | None) -> bytes:
     return np.array([value for row in rows for value in row], np.float64).tobytes()
 
 
-@pytest.mark.parametrize("dtype", VALUE_BYTES)
-def test_the_same_bits_whatever_else_happens(folder: Path, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "attention"), [("float32", "auto"), ("float32", "by-row"), ("bfloat16", "auto"), ("float16", "by-row")]
+)
+def test_the_same_bits_whatever_else_happens(folder: Path, dtype: str, attention: str) -> None:
+    """auto is native attention where it can be built."""
     seed = random.randrange(10**6)
-    print(f"seed {seed}, {dtype}")
+    print(f"seed {seed}")
     rng = random.Random(seed)
     asked = some_requests(rng)
-    alone = engine(folder, dtype, batching="one", prefix_cache=False)
+    alone = engine(folder, dtype, attention=attention, batching="one", prefix_cache=False)
     expected = [serve(alone, [one])[0] for one in asked]
     everybody, short = range(len(asked)), range(len(asked) - 2)
     kv_memory = str(SCARCE * VALUE_BYTES[dtype])
     scarce = {"kv_memory": kv_memory, "max_model_len": SHORT, "batching": "continuous", "max_num_seqs": 11}
     preempted = hits = 0
     for forced, those in (({}, everybody), (scarce, short), ({"prefix_cache": True}, everybody)):
-        options = some_options(rng) | forced
+        options = some_options(rng) | forced | {"attention": attention}
         llm = engine(folder, dtype, **options)
         for some in (rng.sample(those, rng.randrange(1, len(those))), those):
             found = serve(llm, [asked[index] for index in some])
@@ -102,3 +107,18 @@ def test_the_same_bits_whatever_else_happens(folder: Path, dtype: str) -> None:
         hits += llm.counters.prefix_hit
     assert preempted, "nobody gave way, which proves little"
     assert hits
+
+
+def test_a_restart_and_a_second_engine_give_the_same_bits(folder: Path) -> None:
+    """What run promises, off keeps too: the same requests in the same order."""
+    asked = some_requests(random.Random(7))
+    for level in ("off", "run", "batch"):
+        first, second = (serve(engine(folder, "float32", determinism=level), asked) for _ in range(2))
+        assert first == second, level
+
+
+def test_attention_that_depends_on_the_batch_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--attention reference .*--determinism batch .*leave one of the two out"):
+        engine(folder, "float32", attention="reference")
+    for level in ("off", "run"):
+        engine(folder, "float32", attention="reference", determinism=level)
