@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ridgeline.attention.base import CannotAttend
 from ridgeline.attention.paged import Paged
+from ridgeline.attention.paged_rows import PagedRows
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.cpu import CpuDevice
+from ridgeline.ops.paged import REFERENCE
 from ridgeline.ops.pages import SCALED, Pages, append, bytes_per_token
 from tests.attention.test_reference import BLOCK, NUM_BLOCKS, SPEC, Rows
 
@@ -91,3 +94,16 @@ def test_bytes_of_a_token() -> None:
 
 def test_block_sizes() -> None:
     assert [size for size in (1, 8, 16, 64, 128, 256) if Paged().allows(size)] == [16, 64, 128]
+
+
+def test_queries_that_are_rows_of_their_own() -> None:
+    rows = Rows(PagedRows(REFERENCE), torch.float32)
+    rows.step({0: 5, 1: 1, 2: 17})
+    rows.step({3: 9, 0: 1, 2: 1, 1: 1})
+    rows.step({0: 1, 1: 1, 2: 1, 3: 1})
+    rows.step({2: 6, 3: 1, 0: 1, 4: 4})
+
+
+def test_on_a_cpu_rows_of_pages_cannot_be_had() -> None:
+    with pytest.raises(CannotAttend, match="needs a GPU"):
+        PagedRows.open(SPEC, torch.float32, CPU, None)
