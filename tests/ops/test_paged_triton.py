@@ -49,8 +49,11 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 @storing
 @pytest.mark.parametrize("window", [None, 20])
-@pytest.mark.parametrize("kernel", [Decode(part=32, tile=16), Decode(whole_from=1), Decode(whole_from=None)],
-    ids=["parts", "whole", "always parts"])
+@pytest.mark.parametrize(
+    "kernel",
+    [Decode(part=32, tile=16), Decode(whole_from=1), Decode(whole_from=None)],
+    ids=["parts", "whole", "always parts"],
+)
 def test_decode(layer: Layer, window: int | None, kernel: Decode) -> None:
     """Odd contexts, a row of nobody (context 0, all scratch), and what nobody wrote is no number."""
     rng = torch.Generator().manual_seed(1)
