@@ -1,6 +1,6 @@
-"""Write the README's tables from the run files in records/, so that no number in them is from memory.
+"""Write the tables of README and docs from the run files in records/, so that no number in them is from memory.
 
-python scripts/readme_table.py            # rewrites the parts of README.md between the markers
+python scripts/readme_table.py            # rewrites the parts between the markers
 python scripts/readme_table.py --check    # says whether they are current
 """
 
@@ -20,7 +20,7 @@ from ridgeline.lab.ladder.verdict import Line
 from ridgeline.lab.ladder.verdict import lines as ladder_lines
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "bench.md")
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
@@ -99,8 +99,8 @@ def climbed() -> str:
     found = read(ROOT / "records" / LADDER[0])
     shown = ladder_lines(found["results"])
     head = (
-        f"The ladder on {LADDER[1]}, {found['config']['model']}: each rung keeps the switches of those above it in this "
-        "table; gains are medians within a round, with the range of all rounds:\n\n"
+        f"The ladder on {LADDER[1]}, {found['config']['model']}: each rung keeps the switches of those above "
+        "it in this table; gains are medians within a round, with the range of all rounds:\n\n"
     )
     columns = ["rung", "tokens/s", "against the one before", "verdict"]
     return head + lines(columns, [_rung(line) for line in shown if line.verdict != "skipped"])
@@ -119,11 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    before = README.read_text()
-    after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], before)
-    if arguments.check:
-        sys.exit(0 if after == before else "README.md: a table is not what records/ say; run scripts/readme_table.py")
-    README.write_text(after)
+    for page in PAGES:
+        before = page.read_text()
+        after = MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], before)
+        if arguments.check and after != before:
+            sys.exit(f"{page.name}: a table is not what records/ say; run scripts/readme_table.py")
+        if not arguments.check:
+            page.write_text(after)
 
 
 if __name__ == "__main__":

@@ -15,21 +15,23 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     "batching": tuple(MENU["batching"]),
     "packing": tuple(MENU["packing"]),
     "kv_cache": tuple(MENU["kv_cache"]),
-    "attention": ("reference", "auto"),
+    "attention": ("reference", "paged", "auto"),
     "chunked_prefill": (True, False),
     "prefix_cache": (True, False),
     "launches_in_flight": (1, 2, 3),
     "max_steps_per_visit": (1, 4),
     "block_size": (1, 3, 16),
+    "graphs": tuple(MENU["graphs"]),
     "determinism": tuple(MENU["determinism"]),
 }
 
 _WHOLE = [(("batching", name), ("chunked_prefill", True)) for name in ("one", "static", "dynamic")]
 _UNCACHED = [
     (("kv_cache", "none"), other)
-    for other in (("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
+    for other in (("graphs", "graph"), ("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
 ]
-IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED}
+_DEPENDENT = [(("determinism", "batch"), ("attention", "reference"))]
+IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED + _DEPENDENT}
 
 
 def pairs() -> list[frozenset[Value]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ridgeline.attention.base import AnyAttention
 from ridgeline.attention.batch import Batch
 from ridgeline.attention.reference import Reference
 from ridgeline.core.spec import ModelSpec
@@ -19,10 +20,11 @@ from ridgeline.device.cpu import CpuDevice
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, Scheme
-from ridgeline.ops.linear import linear_kernel
 from ridgeline.runner.forward import Eager
+from ridgeline.runner.graphs import NoGraphs, Replays
 from ridgeline.runner.inputs import Packing, Ragged
-from ridgeline.runner.runner import Launched, Runner
+from ridgeline.runner.launched import Launched
+from ridgeline.runner.runner import Runner
 from ridgeline.runner.slots import Sizes
 
 TINY = ModelSpec(layers=2, d_model=32, heads=4, d_inner=64, vocab=97, max_positions=64)
@@ -34,7 +36,7 @@ def cpu(dtype: torch.dtype = torch.float32) -> Device:
 
 
 def dense(device: Device) -> Scheme:
-    return Dense(linear_kernel(device), device.compute)
+    return Dense.of(device, None)
 
 
 def lively(spec: ModelSpec, seed: int = 0, device: Device | None = None) -> GPT2:
@@ -61,12 +63,13 @@ def make_runner(
     slots: int = 8,
     block_size: int = 4,
     num_blocks: int | None = None,
-    attention: Reference | None = None,
+    attention: AnyAttention | None = None,
+    graphs: Callable[..., Replays] = NoGraphs,
 ) -> Runner:
     length = model.spec.max_positions
     blocks = slots * -(-length // block_size) if num_blocks is None else num_blocks
     sizes = Sizes(slots, length, blocks, block_size)
-    return Runner(model, attention or Reference(), packing or Ragged(), device or cpu(), sizes)
+    return Runner(model, attention or Reference(), packing or Ragged(), device or cpu(), sizes, graphs=graphs)
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Driver:
             tuple(self.joins), tuple(self.leaves), self._reserve(counts), seats=max(seats, len(rows)), horizon=horizon,
         )  # fmt: skip
         self.joins, self.leaves = [], []
+        self.runner.between()
         return Flight(self.runner.launch(plan), list(counts))
 
     def collect(self, flight: Flight) -> Output:

@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gpt2(folder, seed=5, vocab=VOCAB, positions=POSITIONS, layers=LAYERS, d_model=D_MODEL)
 
 
-def engine(folder: Path, dtype: str, **options: Any) -> LLM:
-    base = {"dtype": dtype, "determinism": "batch", "kv_memory": "64MiB"}
+def engine(folder: Path, **options: Any) -> LLM:
+    base = {"dtype": "float32", "determinism": "batch", "kv_memory": "64MiB"}
     return LLM(str(folder), cache=folder.parent, device="cpu", **(base | options))
 
 
@@ -81,24 +81,31 @@ def bits(scores: Sequence[Any] | None) -> bytes:
     return np.array([value for row in rows for value in row], np.float64).tobytes()
 
 
-@pytest.mark.parametrize(
-    ("dtype", "attention"), [("float32", "auto"), ("float32", "by-row"), ("bfloat16", "auto"), ("float16", "by-row")]
+CASES: tuple[dict[str, Any], ...] = (
+    {"dtype": "float32", "attention": "auto"},
+    {"dtype": "float32", "attention": "by-row"},
+    {"dtype": "bfloat16", "attention": "auto", "quantize": "int8"},
+    {"dtype": "bfloat16", "attention": "auto", "graphs": "eager"},
+    {"dtype": "float16", "attention": "by-row"},
 )
-def test_the_same_bits_whatever_else_happens(folder: Path, dtype: str, attention: str) -> None:
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: ", ".join(case.values()))
+def test_the_same_bits_whatever_else_happens(folder: Path, case: dict[str, Any]) -> None:
     """auto is native attention where it can be built."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     rng = random.Random(seed)
     asked = some_requests(rng)
-    alone = engine(folder, dtype, attention=attention, batching="one", prefix_cache=False)
+    alone = engine(folder, **case, batching="one", prefix_cache=False)
     expected = [serve(alone, [one])[0] for one in asked]
     everybody, short = range(len(asked)), range(len(asked) - 2)
-    kv_memory = str(SCARCE * VALUE_BYTES[dtype])
+    kv_memory = str(SCARCE * VALUE_BYTES[case["dtype"]])
     scarce = {"kv_memory": kv_memory, "max_model_len": SHORT, "batching": "continuous", "max_num_seqs": 11}
     preempted = hits = 0
     for forced, those in (({}, everybody), (scarce, short), ({"prefix_cache": True}, everybody)):
-        options = some_options(rng) | forced | {"attention": attention}
-        llm = engine(folder, dtype, **options)
+        options = some_options(rng) | forced | case
+        llm = engine(folder, **options)
         for some in (rng.sample(those, rng.randrange(1, len(those))), those):
             found = serve(llm, [asked[index] for index in some])
             for index, answer in zip(some, found, strict=True):
@@ -113,12 +120,12 @@ def test_a_restart_and_a_second_engine_give_the_same_bits(folder: Path) -> None:
     """What run promises, off keeps too: the same requests in the same order."""
     asked = some_requests(random.Random(7))
     for level in ("off", "run", "batch"):
-        first, second = (serve(engine(folder, "float32", determinism=level), asked) for _ in range(2))
+        first, second = (serve(engine(folder, determinism=level), asked) for _ in range(2))
         assert first == second, level
 
 
 def test_attention_that_depends_on_the_batch_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--attention reference .*--determinism batch .*leave one of the two out"):
-        engine(folder, "float32", attention="reference")
+    with pytest.raises(ConfigError, match=r"--determinism batch: --attention reference .*leave one of the two out"):
+        engine(folder, attention="reference")
     for level in ("off", "run"):
-        engine(folder, "float32", attention="reference", determinism=level)
+        engine(folder, attention="reference", determinism=level)

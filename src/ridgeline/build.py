@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
-from ridgeline.core.config import Config, parse_bytes
+from ridgeline.core.config import BatchingOptions, Config, parse_bytes
+from ridgeline.core.cost import resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.stopwatch import Stopwatch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
+    from ridgeline.models.linear import Offered, Scheme
     from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
@@ -79,7 +81,11 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
 
     clock.lap("import torch")
     options = order.config.model
-    device = choose(options.device, options.dtype) if shared is None else shared.device
+    if shared is None:
+        device = choose(options.device, options.dtype, options.threads)
+        scheme, notes = make_scheme(order, device, report)
+    else:
+        device, notes = shared.device, shared.notes
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
@@ -88,7 +94,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
-    model = load_model(order, device, report) if shared is None else shared.model
+    model = load_model(order, device, scheme, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
     runner = make_runner(order.config, model, device, limits, plan, attending)
@@ -109,27 +115,30 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=tuple(filter(None, [missing_cuda_hint(), attending.note])),
+        notes=(*filter(None, [missing_cuda_hint(), attending.note]), *notes),
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler), info
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, runner), info
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on its device."""
+    """A model on its device. notes: for the operator, of how its weights are held."""
 
     device: Device
     model: GPT2
+    notes: tuple[str, ...] = ()
 
 
 def load(order: EngineOrder, report: Report) -> Loaded:
     """Device and weights alone, for several engines. Raises ConfigError."""
     from ridgeline.device.choose import choose
 
-    device = choose(order.config.model.device, order.config.model.dtype)
-    return Loaded(device, load_model(order, device, report))
+    options = order.config.model
+    device = choose(options.device, options.dtype, options.threads)
+    scheme, notes = make_scheme(order, device, report)
+    return Loaded(device, load_model(order, device, scheme, report), notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,7 @@ class Attending:
     note: str | None = None
 
 
-_ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("reference", "paged-rows", "by-row")}
+_ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "reference", "paged-rows", "by-row")}
 """What --attention auto takes on a device: the first that the level of determinism admits and that can be had."""
 
 
@@ -185,11 +194,6 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
     options, spec, level = order.config.batching, order.spec(), determinism(order.config)
     dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
     asked = options.attention
-    if asked != "auto" and not level.admits(chosen("attention", asked)):
-        raise ConfigError(
-            f"--attention {asked} computes a request differently in another batch, which --determinism "
-            f"{order.config.model.determinism} excludes; leave one of the two out"
-        )
     offered = (name for name in _ATTENTION[device.torch_device.type] if level.admits(chosen("attention", name)))
     reasons: list[str] = []
     for name in offered if asked == "auto" else (asked,):
@@ -207,16 +211,17 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
     from ridgeline.device.base import BYTES_OF
-    from ridgeline.runner.memory import plan_memory, workspace_bytes
+    from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
 
     spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, order.config.limits.block_size
     packing = chosen("packing", order.config.batching.packing)
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
+    if device.captures and order.config.batching.graphs != "eager":
+        workspace += graph_bytes(spec, limits.slots, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
-        spec,
         free_bytes=device.free_memory_bytes(),
-        weight_bytes_per_value=BYTES_OF[device.dtype],
+        weight_bytes=resident_bytes(spec, chosen("quantize", order.config.model.quantize).bits(device)),
         block_bytes=attending.attention.block_bytes(spec, block_size, attending.kv_dtype),
         workspace=workspace,
         positions=positions,
@@ -249,13 +254,16 @@ def _shares(config: Config) -> bool:
     return keeps if options.prefix_cache is None else options.prefix_cache
 
 
-def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
-    from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
-    from ridgeline.models.linear import Dense
-    from ridgeline.ops.linear import linear_kernel
+def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
+    """How weights are held, and what the operator should know of it. Raises ConfigError."""
+    report("preparing kernels", 0, 0)
+    scheme: Offered = chosen("quantize", order.config.model.quantize).of(device, order.cache)
+    return determinism(order.config).scheme(scheme, device), scheme.notes
 
-    dense = Dense(linear_kernel(device), device.compute)
-    scheme = determinism(order.config).scheme(dense, device)
+
+def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Report) -> GPT2:
+    from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
+
     if order.weights is None:
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
@@ -275,7 +283,23 @@ def make_runner(
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     packing = chosen("packing", config.batching.packing)()
-    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype)
+    attention = attending.attention
+    graphs = chosen("graphs", graphs_choice(config.batching, device, attention))
+    return Runner(model, attention, packing, device, sizes, attending.kv_dtype, graphs)
+
+
+def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
+    """A name in MENU. Raises ConfigError for an attention that waits for the host in every step."""
+    from ridgeline.attention.base import SteadyAttention
+
+    steady = attention if isinstance(attention, SteadyAttention) else None
+    if options.graphs == "graph" and steady is None:
+        raise ConfigError("--graphs graph: this attention is planned by the host in every step; leave --graphs out")
+    if options.graphs != "auto":
+        return options.graphs
+    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
+    pays = steady is not None and steady.reads_contexts and keeps and device.captures
+    return "graph" if pays else "eager"
 
 
 def outer_ranges(config: Config) -> Around | None:

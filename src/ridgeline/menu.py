@@ -7,6 +7,11 @@ line's choices, the oracle tests and the option reference follow.
 from __future__ import annotations
 
 MENU: dict[str, dict[str, str]] = {
+    "quantize": {
+        "none": "ridgeline.models.linear:Dense",
+        "int8": "ridgeline.models.quantised:Int8",
+        "int4": "ridgeline.models.quantised:Int4",
+    },
     "batching": {
         "one": "ridgeline.scheduler.policies:OneAtATime",
         "static": "ridgeline.scheduler.policies:Static",
@@ -23,6 +28,10 @@ MENU: dict[str, dict[str, str]] = {
         "run": "ridgeline.runner.determinism:Run",
         "batch": "ridgeline.runner.determinism:Batch",
     },
+    "graphs": {
+        "eager": "ridgeline.runner.graphs:NoGraphs",
+        "graph": "ridgeline.runner.graphs:Graphs",
+    },
     "kv_cache": {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",
@@ -32,9 +41,11 @@ MENU: dict[str, dict[str, str]] = {
         "bfloat16": "ridgeline.attention.formats:Bfloat16",
         "float16": "ridgeline.attention.formats:Float16",
         "int8": "ridgeline.attention.formats:Int8",
+        "fp8": "ridgeline.attention.formats:Float8",
     },
     "attention": {
         "reference": "ridgeline.attention.reference:Reference",
+        "paged": "ridgeline.attention.paged:Paged",
         "native": "ridgeline.attention.native:Native",
         "paged-rows": "ridgeline.attention.paged_rows:PagedRows",
         "by-row": "ridgeline.attention.by_row:ByRow",

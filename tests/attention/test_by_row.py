@@ -38,9 +38,9 @@ def test_over_splits_a_chunk_equals_single_steps() -> None:
     found = [outputs(q, k, v, cuts, size) for cuts in ([length], [250, 1, 5, 1, 255, 1, 1, 16], [1] * length)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        *(t.transpose(0, 1)[None] for t in (q, k, v)), is_causal=True, scale=LONG.head_dim**-0.5 / 2
-    )
+    query, key, value = (t.transpose(0, 1)[None] for t in (q, k, v))
+    scale = LONG.head_dim**-0.5 / 2
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     torch.testing.assert_close(found[0], expected[0].transpose(0, 1))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -92,10 +94,6 @@ def test_bytes_of_a_token() -> None:
     assert bytes_per_token(12, 64, torch.int8) == 2 * 12 * 66
 
 
-def test_block_sizes() -> None:
-    assert [size for size in (1, 8, 16, 64, 128, 256) if Paged().allows(size)] == [16, 64, 128]
-
-
 def test_queries_that_are_rows_of_their_own() -> None:
     rows = Rows(PagedRows(REFERENCE), torch.float32)
     rows.step({0: 5, 1: 1, 2: 17})
@@ -107,3 +105,9 @@ def test_queries_that_are_rows_of_their_own() -> None:
 def test_on_a_cpu_rows_of_pages_cannot_be_had() -> None:
     with pytest.raises(CannotAttend, match="needs a GPU"):
         PagedRows.open(SPEC, torch.float32, CPU, None)
+
+
+def test_what_it_serves(tmp_path: Path) -> None:
+    assert Paged.open(SPEC, torch.int8, CPU, tmp_path).block_bytes(SPEC, 16, torch.int8) == 2 * 16 * 2 * 3 * (8 + 2)
+    with pytest.raises(CannotAttend, match="this model's have 512"):
+        Paged.open(ModelSpec(1, 1024, 2, 8, 5, 64), torch.float32, CPU, tmp_path)

@@ -47,7 +47,7 @@ def test_a_tied_head_is_read_once_and_resident_once() -> None:
     shape = StepShape.decode(1, 10)
     assert total(step_costs(GPT2, shape, HALF)) == total(step_costs(untied, shape, HALF))
     assert [cost.streamed_bytes for cost in named(step_costs(GPT2, shape, HALF), "head")] == [table]
-    assert resident_bytes(untied, HALF) - resident_bytes(GPT2, HALF) == table
+    assert resident_bytes(untied, HALF.weight_bits) - resident_bytes(GPT2, HALF.weight_bits) == table
 
 
 @pytest.mark.parametrize("spec", [GPT2, SMALL, dataclasses.replace(SMALL, tied_head=False)])
@@ -55,9 +55,9 @@ def test_what_is_read_adds_up_to_what_is_resident_less_the_tables(spec: ModelSpe
     costs = step_costs(spec, StepShape.decode(1, 10), HALF)
     kv, gathered = total(costs, "attention").streamed_bytes, total(costs, "embedding").streamed_bytes
     tables = spec.max_positions * spec.d_model + (0 if spec.tied_head else spec.vocab * spec.d_model)
-    assert total(costs).streamed_bytes - kv - gathered == resident_bytes(spec, HALF) - 2 * tables
-    assert resident_bytes(spec, HALF) == 2 * spec.parameters
-    assert total(costs).streamed_bytes - kv < resident_bytes(spec, HALF)
+    assert total(costs).streamed_bytes - kv - gathered == resident_bytes(spec, HALF.weight_bits) - 2 * tables
+    assert resident_bytes(spec, HALF.weight_bits) == 2 * spec.parameters
+    assert total(costs).streamed_bytes - kv < resident_bytes(spec, HALF.weight_bits)
 
 
 def test_pairs_of_a_prompt_and_of_its_last_chunk() -> None:

@@ -22,8 +22,8 @@ def test_the_cpu_is_a_device() -> None:
     assert device.free_memory_bytes() > 0
     assert 1 <= device.threads == torch.get_num_threads() == default_threads()
 
-    def work() -> int:
-        return 1
+    def work() -> None:
+        raise AssertionError("on a CPU nothing is rehearsed")
 
     assert device.capture(work) is work
     with device.timer() as timer:
@@ -133,3 +133,18 @@ def test_a_quota_is_whole_cpus(tmp_path: Path) -> None:
         quota.write_text(text)
         assert cgroup_cpus(quota) == cpus
     assert cgroup_cpus(tmp_path / "absent") is None
+
+
+def test_threads_are_those_that_were_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert choose("cpu", "float32", threads=2).threads == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_has_no_threads_to_set() -> None:
+    assert choose("cuda", "float32").threads is None
+    with pytest.raises(ConfigError, match="--threads 2: a GPU computes here"):
+        choose("cuda", "float32", threads=2)

@@ -62,3 +62,35 @@ def test_a_loop_of_any_depth_serves_every_policy(policy: Policy, depth: int) -> 
     while engine.step() is not None:
         pass
     assert engine.counters().kv_blocks == 0
+
+
+class Chores:
+    """Upkeep that has something to do three times; what comes meanwhile comes first."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox, self.left, self.stepped = inbox, 3, 0
+
+    def between(self) -> None:
+        self.stepped += 1
+
+    def idle(self) -> bool:
+        if self.left == 2:
+            self.inbox.put(Submit.of(NewRequest(0, np.array([1, 2], np.int32), NEW, Sampling(), 0)))
+        if not self.left:
+            self.inbox.put(None)
+            return False
+        self.left -= 1
+        return True
+
+
+def test_an_idle_loop_does_what_is_left_to_do_and_looks_for_messages_between() -> None:
+    inbox: Inbox = queue.SimpleQueue()
+    chores, delivered = Chores(inbox), list[tuple[int, Out]]()
+    engine = engine_with(scripted_runner(), Continuous(), 1)
+    engine.upkeep = chores
+    EngineLoop(engine, inbox, lambda message: delivered.append((chores.left, message))).run()
+    assert chores.left == 0
+    assert chores.stepped >= NEW
+    assert delivered[0][0] == 1, "the request came while one thing was left"
+    tokens = [token for _, message in delivered if isinstance(message, Step) for token in message.events().tokens]
+    assert tokens == naive([1, 2], NEW, Sampling())

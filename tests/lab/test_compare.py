@@ -221,7 +221,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_a_tool_asks_for_its_own_kind(tmp_path: Path) -> None:
     path = file(tmp_path / "a.json", kind="ledger", results=[{"phase": "decode"}])
     assert read_kind(path, "ledger")["results"] == [{"phase": "decode"}]
-    with pytest.raises(ConfigError, match="of the kind 'ledger', but one of 'ladder' is needed"):
+    with pytest.raises(ConfigError, match="of kind 'ledger', and this command reads kind 'ladder'"):
         read_kind(path, "ladder")
 
 

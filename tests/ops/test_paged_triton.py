@@ -27,7 +27,7 @@ LAYERS = {
     "float16": replace(MHA, dtype=torch.float16, given=torch.float16),
     "pages of 64": replace(MHA, block_size=64),
     "pages of 128, 32 wide": replace(MHA, block_size=128, head_dim=32),
-    "80 wide": replace(MHA, head_dim=80),
+    "pages of 24, 80 wide": replace(MHA, block_size=24, head_dim=80),
     "256 wide": replace(MHA, head_dim=256, heads=1, kv_heads=1),
     "grouped": replace(MHA, heads=6),
     "int8": replace(MHA, dtype=torch.int8, block_size=64),

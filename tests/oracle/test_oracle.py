@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.oracle.oracle import Case, check, demo, gpt2_shape, switches_for, tiny_model
+from tests.switches import covering
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -14,6 +15,15 @@ def test_random_tiny_models(seed: int, tmp_path: Path) -> None:
     reference, folder = tiny_model(seed, tmp_path / "model")
     case = Case(prompts=12, longest=40, new=14, seed=seed)
     assert check(reference, folder, case, switches_for(reference, case)) == []
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_steps_that_could_be_captured(part: int, tmp_path: Path) -> None:
+    """On a CPU they run as they would be captured, beside those with prompts in them, which are packed."""
+    reference, folder = tiny_model(part, tmp_path / "model")
+    case = Case(prompts=12, longest=40, new=14, seed=part)
+    rows = [row | {"graphs": "graph"} for row in covering() if row["graphs"] == "eager" and row["kv_cache"] == "paged"]
+    assert check(reference, folder, case, switches_for(reference, case, rows[part::3])) == []
 
 
 def test_demo() -> None:

@@ -11,19 +11,19 @@ from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.runner.inputs import Padded, Ragged
-from ridgeline.runner.memory import MemoryPlan, plan_memory, workspace_bytes
+from ridgeline.runner.memory import MemoryPlan, graph_bytes, plan_memory, workspace_bytes
 
 GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 
 
 def plan(**changes: Any) -> MemoryPlan:
     given: dict[str, Any] = {
-        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "workspace": GIB,
+        "free_bytes": 8 * GIB, "weight_bytes": 2 * SPEC.parameters, "workspace": GIB,
         "positions": 2048, "slots": 256, "useful_sequences": 256, "max_model_len": 1024,
         "block_size": 16, "share_percent": 50,
     }  # fmt: skip
     given |= changes
-    return plan_memory(SPEC, block_bytes=SPEC.kv_bytes_per_token(2) * given["block_size"], **given)
+    return plan_memory(block_bytes=SPEC.kv_bytes_per_token(2) * given["block_size"], **given)
 
 
 def test_a_share_of_what_is_left_becomes_blocks() -> None:
@@ -105,3 +105,8 @@ def test_padded_rows_are_planned_for() -> None:
     assert Ragged.most_positions(slots=256, budget=2048, max_len=1024) == 2048
     assert Padded.most_positions(slots=256, budget=2048, max_len=1024) == 256 * 1024
     assert Padded.most_positions(slots=8, budget=512, max_len=1024) == 8 * 512
+
+
+def test_captured_steps_grow_with_the_rows_and_are_small_beside_a_step_with_prompts() -> None:
+    few, many = (graph_bytes(SPEC, rows, 1024, 2) for rows in (8, 256))
+    assert few < many < workspace_bytes(SPEC, 2048, 256, 1024, 2)

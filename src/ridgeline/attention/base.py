@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,23 @@ class Attention(Protocol[Meta]):
 
 
 AnyAttention = Attention[Any]
+
+
+@runtime_checkable
+class SteadyAttention(Attention[Any], Protocol):
+    """An attention that can plan on the device alone, so that the step it serves can be captured and replayed.
+
+    reads_contexts: whether the calls then read what the contexts reach, not whole tables: otherwise a replay costs more
+    than it saves.
+    """
+
+    reads_contexts: bool
+
+    def plan_steady(self, block_tables: Tensor, contexts: Tensor) -> Any:
+        """For a step in which every row has one query, in the order of the rows. block_tables: [rows, width] int32;
+        contexts: [rows], the new token included; at least 1. Keys and values of the new token go to its place in the
+        table. A row of nobody has the scratch block everywhere."""
+        ...
 
 
 def score_scale(spec: ModelSpec, layer: int) -> float:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from ridgeline.core.types import Ints
+
+
+class Positions(Protocol):
+    """What a model sees of a batch: N tokens and where they stand."""
+
+    @property
+    def tokens(self) -> Tensor: ...
+
+    @property
+    def positions(self) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Tokens of which nothing is known on the host. tokens: [N] int32; positions: [N] int64."""
+
+    tokens: Tensor
+    positions: Tensor
 
 
 @dataclass(frozen=True, slots=True)

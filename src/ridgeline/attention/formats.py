@@ -50,10 +50,20 @@ class Float16:
 
 
 class Int8:
-    """8 bits, and a scale for every token and head; needs a backend that has them (native)."""
+    """8 bits, and a scale for every token and head; needs a backend that has them (native, paged)."""
 
     exact, scale_bits = False, 32
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004
         return torch.int8
+
+
+class Float8:
+    """8 bits as floats (e4m3), and a scale for every token and head; for GPUs that compute with them (paged)."""
+
+    exact, scale_bits = False, 16
+
+    @staticmethod
+    def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004
+        return torch.float8_e4m3fn

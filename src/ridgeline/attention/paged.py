@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ridgeline.attention.base import score_scale
+from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
+from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged import PagedOps, paged_ops
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_prefill import Span, Spans
-from ridgeline.ops.pages import Pages
+from ridgeline.ops.pages import Pages, bytes_per_token
 
-BLOCK_SIZES = (16, 32, 64, 128)
+MOST_DIM = 256
+"""Values of a head at most: a kernel keeps a tile of them in registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,12 @@ class PagedStore:
 
 
 class Paged:
-    """ops: None: the fastest for the device. window: positions that a query attends at most."""
+    """Blocks are read in place by Triton kernels on a GPU, once a step; elsewhere by plain torch, for tests.
 
+    ops: None: the fastest for the device. window: positions that a query attends at most.
+    """
+
+    reads_contexts = True
     row_invariant = False
     """A query is computed differently alone than in a chunk."""
     prefers = 64
@@ -59,8 +66,24 @@ class Paged:
     def __init__(self, ops: PagedOps | None = None, window: int | None = None) -> None:
         self._given, self._window = ops, window
 
+    @staticmethod
+    def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Paged:  # noqa: ARG004
+        on_gpu = device.torch_device.type == "cuda"
+        if spec.head_dim > MOST_DIM:
+            raise CannotAttend(
+                f"paged attention takes heads of up to {MOST_DIM} values; this model's have {spec.head_dim}"
+            )
+        if on_gpu and not is_triton(device):
+            raise CannotAttend("paged attention needs Triton, which is not installed")
+        if on_gpu and dtype is torch.float8_e4m3fn and torch.cuda.get_device_capability(device.torch_device) < (8, 9):
+            raise CannotAttend("this GPU does not compute with 8-bit floats; int8 takes as much memory")
+        return Paged()
+
     def allows(self, block_size: int) -> bool:
-        return block_size in BLOCK_SIZES
+        return block_size >= 1
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        return spec.layers * block_size * bytes_per_token(spec.heads, spec.head_dim, dtype)
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device

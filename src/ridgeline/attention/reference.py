@@ -98,13 +98,14 @@ class Reference:
 
     row_invariant = False
     """PyTorch's own cuts its sums by what it is given: lengths, masks and how many rows lie together."""
+    reads_contexts = False
 
     def __init__(self, group_tokens: int | None = None) -> None:
         self._group_tokens = group_tokens
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Reference:  # noqa: ARG004
-        if not dtype.is_floating_point:
+        if dtype.itemsize == 1:
             raise CannotAttend("the reference keeps no scales, which a cache of 8 bits needs")
         return Reference()
 
@@ -135,6 +136,21 @@ class Reference:
         single = np.flatnonzero(counts == 1)
         spans = [self._span(batch, row) for row in np.flatnonzero(counts > 1).tolist()]
         return ReferenceMeta(batch.writes, tuple(self._singles(batch, single)), tuple(spans))
+
+    def plan_steady(self, block_tables: Tensor, contexts: Tensor) -> ReferenceMeta:
+        """Whole tables are gathered and masked, because how much of them counts is not known here."""
+        last, size = contexts.to(torch.int64) - 1, self._block_size
+        blocks = block_tables.gather(1, (last // size)[:, None])[:, 0]
+        rows, width = block_tables.shape
+        beyond = torch.arange(width * size, device=self._device) > last[:, None]
+        masks = self._mask(beyond)[:, None, None, :]
+        every = torch.arange(rows, device=self._device)
+        most = max(1, self._capacity // (width * size))
+        singles = [
+            Single(every[at], block_tables[at].reshape(-1), width * size, masks[at])
+            for at in (slice(first, first + most) for first in range(0, rows, most))
+        ]
+        return ReferenceMeta(blocks.to(torch.int64) * size + last % size, tuple(singles), ())
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: ReferenceMeta) -> Tensor:
         # Rounded before use, so that a prompt in chunks sees the same keys as a whole one.

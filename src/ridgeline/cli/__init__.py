@@ -24,9 +24,11 @@ from ridgeline.cli import (
     doctoring,
     generating,
     measuring,
+    offline,
     profiling,
     roofing,
     serving,
+    stepping,
     timing,
     weighing,
 )
@@ -44,6 +46,8 @@ app.command()(serving.serve)
 app.command()(generating.generate)
 app.command()(chatting.chat)
 app.command()(caching.cache)
+measuring.bench.command("step", cls=stepping.NumberLists)(stepping.step)
+measuring.bench.command("offline")(offline.offline)
 app.add_typer(measuring.bench, name="bench")
 app.command()(weighing.tradeoffs)
 app.command()(calibrating.calibrate)

@@ -62,14 +62,26 @@ def progress_bar() -> Iterator[Progress]:
 
 def written(path: Path, kind: str, provenance: Mapping[str, Any], config: Mapping[str, Any], results: Any) -> None:
     """A run file, for --json; says where it lies. Raises ConfigError."""
+    kept(path, kind, provenance, config, results)
+    print(f"Run file: {path}")
+
+
+def kept(
+    path: Path,
+    kind: str,
+    provenance: Mapping[str, Any],
+    config: Mapping[str, Any],
+    results: Any,
+    samples: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+) -> None:
+    """A run file, for --json. samples: {name: {quantity: a value for each repeat}}. Raises ConfigError."""
     run = {
         "format": RUN_FORMAT, "kind": kind, "provenance": dict(provenance), "config": dict(config), "results": results,
     }  # fmt: skip
     try:
-        write_run(path, run)
+        write_run(path, run if samples is None else run | {"samples": samples})
     except OSError as error:
         raise ConfigError(f"--json {path}: it cannot be written ({error.strerror or error})") from error
-    print(f"Run file: {path}")
 
 
 def numbers(option: str, given: Sequence[str] | None, otherwise: tuple[int, ...], most: int = 4096) -> tuple[int, ...]:

@@ -15,12 +15,14 @@ from ridgeline.core.errors import ConfigError
 if TYPE_CHECKING:
     from ridgeline.bench.workload import Workload
 
-bench = typer.Typer(help="Measure any OpenAI-compatible server over HTTP.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure any OpenAI-compatible server over HTTP, or an engine in this process.", no_args_is_help=True
+)
 
 
 @bench.callback()
 def _bench() -> None:
-    """Measure any OpenAI-compatible server over HTTP."""
+    """Measure any OpenAI-compatible server over HTTP, or an engine in this process."""
 
 
 def client(

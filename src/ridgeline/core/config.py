@@ -55,6 +55,13 @@ class ModelOptions:
         "three are, so a token may depend on how many requests run.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
+    quantize: str = option(
+        "none",
+        "Weights as integers, so that a step reads less; activations are rounded to 8 bits too, so tokens change. "
+        "int8: 8 bits a weight. int4: 4.25, with a multiplier for every 32 inputs. On a CPU only, where a C++ compiler "
+        "should be installed; the first start compiles for some seconds.",
+        choices=tuple(MENU["quantize"]),
+    )
     device: str = option(
         "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
         choices=("auto", "cpu", "cuda"),
@@ -66,6 +73,13 @@ class ModelOptions:
         "result is bitwise the same whatever else runs, however prompts are cut, after preemption and a restart, at a "
         "price; see docs/determinism.md.",
         choices=tuple(MENU["determinism"]),
+    )
+    threads: int | None = option(
+        None,
+        "CPU threads that the model computes with. Default: the physical cores that this process may use, because the "
+        "siblings of a core share its multipliers. A GPU has none to set, so there it is refused.",
+        low=1,
+        high=1024,
     )
     max_model_len: int | None = option(
         None, "Longest sequence, prompt and output together. Default: the model's number of positions.", low=2
@@ -93,6 +107,16 @@ class BatchingOptions:
         "Rows of a step. padded: all as long as the longest (the waste is counted). ragged: end to end, no padding.",
         choices=tuple(MENU["packing"]),
     )
+    graphs: str = option(
+        "auto",
+        "How a step is launched in which every request decodes. eager: packed by the host and launched operation after "
+        "operation. graph: as one captured CUDA graph, with what it needs already on the device, so the host's work "
+        "does not grow with the model. Steps with prompts in them, with requests that want top_k, top_p, min_p, "
+        "penalties, biases, min_tokens or log-probabilities, and all steps while a profile runs or with --nvtx are "
+        "eager all the same. auto: graph on a GPU, where the attention can be captured, otherwise eager. On a CPU "
+        "nothing is captured, and graph only prepares the step on the device.",
+        choices=("auto", *MENU["graphs"]),
+    )
     chunked_prefill: bool | None = option(
         None,
         "Cut prompts that exceed what a step may compute (--max-num-batched-tokens) and compute them in several steps, "
@@ -113,9 +137,9 @@ class BatchingOptions:
     )
     attention: str = option(
         "auto",
-        "How queries meet the cached keys and values. auto: native on a CPU where it can be built and the model's "
-        "heads suit it (the start log says why not), otherwise the reference; with --determinism batch the fastest of "
-        "those that compute a request the same way in every batch.",
+        "How queries meet the cached keys and values. auto: paged on a GPU, native on a CPU where it can be built and "
+        "the model's heads suit it (the start log says why not), otherwise the reference; with --determinism batch the "
+        "fastest of those that compute a request the same way in every batch.",
         choices=("auto", *MENU["attention"]),
     )
     prefix_cache: bool | None = option(
@@ -309,9 +333,15 @@ class Config:
                 f"--chunked-prefill: --batching {batching.batching} computes prompts whole; take --batching continuous "
                 "or prefill-first, or leave --chunked-prefill out"
             )
-        if batching.kv_dtype == "int8" and batching.attention == "reference":
+        if batching.kv_dtype in ("int8", "fp8") and batching.attention == "reference":
             raise ConfigError(
-                "--kv-dtype int8 needs scales, and --attention reference keeps none; leave one of the two out"
+                f"--kv-dtype {batching.kv_dtype} needs scales, and --attention reference keeps none; leave one of the "
+                "two out"
+            )
+        if self.model.determinism == "batch" and batching.attention in BATCH_DEPENDENT:
+            raise ConfigError(
+                f"--determinism batch: --attention {batching.attention} computes a request differently in another "
+                "batch; take --attention auto, or leave one of the two out"
             )
         if batching.kv_cache == "none":
             _check_without_cache(batching)
@@ -320,11 +350,15 @@ class Config:
 WHOLE_PROMPTS = ("one", "static", "dynamic")
 """Choices of --batching that cannot cut a prompt: as their policies say, known here before anything is loaded."""
 
+BATCH_DEPENDENT = ("reference", "paged")
+"""Choices of --attention that are not row-invariant: as their classes say, known here before anything is loaded."""
+
 
 def _check_without_cache(batching: BatchingOptions) -> None:
     """Refuse what lives from a KV cache."""
     for asked, flag, why in (
         (batching.chunked_prefill, "--chunked-prefill", "a part of a prompt would be lost before the next is computed"),
+        (batching.graphs == "graph", "--graphs graph", "every step computes whole sequences"),
         (batching.prefix_cache, "--prefix-cache", "nothing is kept that a request could find"),
         (
             batching.max_steps_per_visit > 1,

@@ -18,10 +18,11 @@ REGIONS = ("embedding", "norm", "qkv", "attention", "projection", "mlp", "head",
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """Bits of a stored value. compute: the number format that matrix products run in, as Ceilings.matrix names it.
-    kv_scale_bits: of the scales that a token and head has for its key and for its value."""
+    """Bits of a stored value; of a weight on average, with what is stored for groups of them. compute: the number
+    format that matrix products run in, as Ceilings.matrix names it. kv_scale_bits: of the scales that a token and head
+    has for its key and for its value."""
 
-    weight_bits: int
+    weight_bits: float
     kv_bits: int
     activation_bits: int
     compute: str
@@ -100,10 +101,10 @@ def step_costs(spec: ModelSpec, shape: StepShape, formats: Formats) -> tuple[OpC
     return tuple(ops)
 
 
-def resident_bytes(spec: ModelSpec, formats: Formats) -> int:
+def resident_bytes(spec: ModelSpec, weight_bits: float) -> int:
     """What the weights occupy. More than a step reads: of the embedding and position tables only rows are read, but a
     head that is the embedding table is read whole, once."""
-    return spec.parameters * formats.weight_bits // 8
+    return int(spec.parameters * weight_bits / 8)
 
 
 def total(costs: Sequence[OpCost], region: str | None = None) -> OpCost:
@@ -133,7 +134,7 @@ class _Maker:
         self._token_bits = 2 * (spec.d_model * formats.kv_bits + spec.heads * formats.kv_scale_bits)
 
     def weights(self, values: int) -> int:
-        return values * self._weight // 8
+        return int(values * self._weight / 8)
 
     def values(self, count: int) -> int:
         return count * self._value // 8

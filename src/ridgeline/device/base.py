@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-Fn = TypeVar("Fn", bound=Callable[..., Any])
 
 BYTES_OF = {torch.float32: 4, torch.bfloat16: 2, torch.float16: 2}
 """Bytes of a value, for the formats that weights and caches may have."""
@@ -67,7 +65,8 @@ class Device(Protocol):
 
     dtype: number format of weights and KV cache. compute: format of activations; wider than dtype where the hardware
     does not compute in dtype natively. kv_share_percent: how much of the free memory the KV cache may take by default.
-    step_tokens: tokens of a step from which on more bring no throughput, only waiting.
+    step_tokens: tokens of a step from which on more bring no throughput, only waiting. captures: whether `capture`
+    saves the host anything. threads: of the CPU that compute; None where the CPU does not.
     """
 
     name: str
@@ -77,7 +76,10 @@ class Device(Protocol):
     native_bfloat16: bool
     kv_share_percent: int
     step_tokens: int
+    captures: bool
 
+    @property
+    def threads(self) -> int | None: ...
     def free_memory_bytes(self) -> int:
         """Memory that this process can really get now."""
         ...
@@ -93,8 +95,12 @@ class Device(Protocol):
         """What a profiler that was told to wait looks at; nothing where no profiler waits."""
         ...
 
-    def capture(self, fn: Fn) -> Fn:
-        """A version of fn that replays its work with less host time; fn itself where there is no such thing."""
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        """A version of fn that replays its work with less host time; fn itself where there is no such thing.
+
+        fn is called a few times first. It works on tensors that stay where they are, and waits for nothing. Replays run
+        one after another, in the order of the other work, and what they need besides those tensors they share.
+        """
         ...
 
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:

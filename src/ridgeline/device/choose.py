@@ -18,11 +18,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 CUDA_INSTALL = 'pip install --force-reinstall "torch>=2.11,<2.14" --index-url https://download.pytorch.org/whl/cu130'
 
 
-def choose(device: str, dtype: str) -> Device:
-    """device: auto, cpu or cuda. dtype: auto, float32, bfloat16 or float16.
+def choose(device: str, dtype: str, threads: int | None = None) -> Device:
+    """device: auto, cpu or cuda. dtype: auto, float32, bfloat16 or float16. threads: of a CPU; None: as it sees fit.
 
     auto takes an NVIDIA GPU if torch can use one, and bfloat16 where the hardware computes it natively, otherwise
-    float32. Raises ConfigError if cuda is asked for and torch cannot use it.
+    float32. Raises ConfigError if cuda is asked for and torch cannot use it, or threads of a GPU.
     """
     assert device in ("auto", "cpu", "cuda"), device
     assert dtype == "auto" or dtype in DTYPES, dtype
@@ -30,10 +30,12 @@ def choose(device: str, dtype: str) -> Device:
     if device == "cuda" and not has_cuda:
         raise ConfigError(f"--device cuda: torch {torch.__version__} sees no CUDA device. {missing_cuda_hint() or ''}")
     on_gpu = device == "cuda" or (device == "auto" and has_cuda)
+    if on_gpu and threads is not None:
+        raise ConfigError(f"--threads {threads}: a GPU computes here and has none to set; leave it out or take a CPU")
     native = cuda.has_native_bfloat16() if on_gpu else cpu.has_native_bfloat16()
     auto = torch.bfloat16 if native else torch.float32
     chosen = auto if dtype == "auto" else DTYPES[dtype]
-    return cuda.CudaDevice(chosen) if on_gpu else cpu.CpuDevice(chosen)
+    return cuda.CudaDevice(chosen) if on_gpu else cpu.CpuDevice(chosen, threads)
 
 
 def missing_cuda_hint(

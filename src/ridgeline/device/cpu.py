@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from ridgeline.device.base import Arrived, Download, Fn, HostStamps, HostTimer, Stamps, Timer
+from ridgeline.device.base import Arrived, Download, HostStamps, HostTimer, Stamps, Timer
 
 
 class CpuDevice:
@@ -20,6 +20,7 @@ class CpuDevice:
 
     kv_share_percent = 50  # Other programs live in this memory too.
     step_tokens = 512
+    captures = False
 
     def __init__(self, dtype: torch.dtype, threads: int | None = None, native_bfloat16: bool | None = None) -> None:
         self.native_bfloat16 = has_native_bfloat16() if native_bfloat16 is None else native_bfloat16
@@ -47,7 +48,7 @@ class CpuDevice:
     def profiled_range(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def capture(self, fn: Fn) -> Fn:
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         return fn
 
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ridgeline.device.base import Download, Fn, Stamps, Timer
+from ridgeline.device.base import Download, Stamps, Timer
 
 
 class CudaDevice:
     kv_share_percent = 90
     step_tokens = 2048
+    threads = None
+    captures = True
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.torch_device = torch.device("cuda", torch.cuda.current_device())
@@ -24,6 +26,7 @@ class CudaDevice:
         self.dtype = dtype
         self.compute = dtype
         self.name = torch.cuda.get_device_name(self.torch_device)
+        self._capturing = Capturing(self.torch_device)
 
     def free_memory_bytes(self) -> int:
         # What torch has cached but does not use is free to this process as well.
@@ -51,8 +54,8 @@ class CudaDevice:
         finally:
             torch.cuda.profiler.stop()  # type: ignore[no-untyped-call]
 
-    def capture(self, fn: Fn) -> Fn:
-        return fn
+    def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
+        return self._capturing.graph(fn)
 
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
         packed = torch.from_numpy(np.concatenate([array.ravel() for array in arrays])).pin_memory()
@@ -61,6 +64,37 @@ class CudaDevice:
 
     def download(self, tensor: torch.Tensor) -> Download:
         return PinnedCopy(tensor)
+
+
+WARM_UP_CALLS = 3
+"""Before a capture: kernels are loaded and compiled, libraries choose algorithms and take their workspace."""
+
+
+class Capturing:
+    """Graphs that share one pool of memory, because no two of them ever run at once: what one computed on the way the
+    next may write over."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side: torch.cuda.Stream | None = None
+        self._pool: Any = None
+
+    def graph(self, fn: Callable[[], None]) -> Callable[[], None]:
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+        # All captures are made on one stream, because a pool's memory is given out by stream; calls before them too,
+        # because a library's workspace belongs to a stream.
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            for _ in range(WARM_UP_CALLS):
+                fn()
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the device meanwhile; entering waits for it.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
+            fn()
+        torch.cuda.current_stream(self._device).wait_stream(self._side)
+        return graph.replay
 
 
 class PinnedCopy:

@@ -31,13 +31,33 @@ class Sink(Protocol):
     def step(self, record: StepRecord) -> None: ...
 
 
+class Upkeep(Protocol):
+    """What a runner does for itself when no launch waits."""
+
+    def between(self) -> None:
+        """Before a step: make ready what the last launches lacked."""
+        ...
+
+    def idle(self) -> bool:
+        """Nothing is to do: make ready a part of what launches may need. False: all is."""
+        ...
+
+
+class NoUpkeep:
+    def between(self) -> None:
+        """Nothing is lacking."""
+
+    def idle(self) -> bool:
+        return False
+
+
 class NullSink:
     def step(self, record: StepRecord) -> None:
         """Nobody watches."""
 
 
 class Engine:
-    """profiler: what the loop asks when somebody wants a trace."""
+    """profiler: what the loop asks when somebody wants a trace. upkeep: what is done between steps."""
 
     def __init__(
         self,
@@ -47,9 +67,10 @@ class Engine:
         sink: Sink,
         depth: int = 1,
         profiler: Profiler | None = None,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self.scheduler, self.runner, self.clock, self.sink, self.depth = scheduler, runner, clock, sink, depth
-        self.profiler = profiler or NoProfiler()
+        self.profiler, self.upkeep = profiler or NoProfiler(), upkeep or NoUpkeep()
         self._flying: deque[tuple[Plan, int, Any]] = deque()
 
     def submit(self, request: NewRequest) -> End | None:
@@ -61,6 +82,7 @@ class Engine:
 
     def step(self) -> Events | None:
         """One turn of the loop. None: nothing to do until a message comes or `wake_ns` passes."""
+        self.upkeep.between()
         while len(self._flying) < self.depth and (plan := self.scheduler.plan(self.clock())) is not None:
             self._flying.append((plan, self.clock(), self.runner.launch(plan)))
         if not self._flying:
@@ -71,6 +93,10 @@ class Engine:
         events = self.scheduler.commit(output, now)
         self.sink.step(self._record(plan, output, launched_ns, now))
         return events
+
+    def idle(self) -> bool:
+        """After a step that had nothing to do: whether something was made ready meanwhile, and more may be."""
+        return self.wake_ns is None and self.upkeep.idle()
 
     def discard(self) -> None:
         """End every request and forget what is in flight, wherever an exception or an interrupt came from."""

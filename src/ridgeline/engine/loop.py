@@ -31,8 +31,8 @@ class EngineLoop:
         idle = False
         while self._take(idle):
             events = self.engine.step()
-            idle = events is None
-            self.engine.profiler.turn(stepped=not idle)
+            self.engine.profiler.turn(stepped=events is not None)
+            idle = events is None and not self.engine.idle()
             if events is not None and (len(events.keys) or events.ends):
                 self.deliver(Step.of(events, self.engine.counters()))
 

@@ -54,7 +54,9 @@ class Workbench:
 
     @property
     def formats(self) -> Formats:
-        return formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
+        formats = formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
+        scheme = chosen("quantize", self.order.config.model.quantize)
+        return dataclasses.replace(formats, weight_bits=scheme.bits(self.loaded.device))
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises
@@ -122,6 +124,8 @@ class Rig:
     @contextmanager
     def decoding(self) -> Iterator[Callable[[], None]]:
         """Fill the cache, then hand over a function that runs one decode step; good for `steps` calls."""
+        while self.engine.idle():  # no step that is timed should pay for what later ones need
+            pass
         self._submit(self.batch, self.context - self.steps // 2, self.steps + 1)
         try:
             self._one()

@@ -54,7 +54,7 @@ def read_kind(path: Path, kind: str) -> dict[str, Any]:
     document = read_document(path)
     found = _kind(document)
     if found != kind:
-        raise ConfigError(f"{path}: a run file of the kind '{found}', but one of '{kind}' is needed here")
+        raise ConfigError(f"{path}: a run file of kind '{found}', and this command reads kind '{kind}'")
     return document
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
 from ridgeline.models.linear import Embedding, Linear, LinearSpec, Scheme
 from ridgeline.ops.norm import layer_norm
@@ -47,7 +47,7 @@ class SumOfEmbeddings:
     def __init__(self, token: Embedding, position: Embedding) -> None:
         self._token, self._position = token, position
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Positions) -> Tensor:
         return self._token(batch.tokens) + self._position(batch.positions)
 
 
@@ -78,20 +78,24 @@ class Block:
 
 
 class GPT2:
-    """compute: the format of activations. Weights are read from the source one by one, in the order of use."""
+    """compute: the format of activations. Weights are read from the source one by one."""
 
     def __init__(self, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
         self.spec = spec
         tokens = source.table("wte.weight", spec.vocab, spec.d_model)
         positions = source.table("wpe.weight", spec.max_positions, spec.d_model)
-        self.embedding = SumOfEmbeddings(scheme.embedding(tokens), scheme.embedding(positions))
+        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
+        if spec.tied_head:
+            token, self.head = scheme.tied(head, tokens)
+        else:
+            weight = source.table("lm_head.weight", spec.vocab, spec.d_model)
+            token, self.head = scheme.embedding(tokens), scheme.linear(head, weight, None)
+        del tokens  # a scheme may hold it otherwise, and the rest should find its memory free
+        self.embedding = SumOfEmbeddings(token, scheme.embedding(positions))
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
         self.norm = Norm(source, "ln_f", spec, compute)
-        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
-        weight = tokens if spec.tied_head else source.table("lm_head.weight", spec.vocab, spec.d_model)
-        self.head = scheme.linear(head, weight, None)
 
-    def hidden(self, batch: Batch, attend: Attend) -> Tensor:
+    def hidden(self, batch: Positions, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""
         x = self.embedding(batch)
         for block in self.blocks:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ridgeline.device.base import BYTES_OF, Device
 from ridgeline.ops.activation import ACTIVATIONS
-from ridgeline.ops.linear import LinearKernel
+from ridgeline.ops.linear import LinearKernel, linear_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,13 @@ class Embedding(Protocol):
 
 
 class Scheme(Protocol):
-    """Turns a weight [d_out, d_in] into an object that multiplies by it.
+    """Turns a weight [d_out, d_in] into an object that multiplies by it. notes: for the operator.
 
     row_invariant: whether what its linears give a row is bitwise the same whatever the other rows are.
     """
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
     @property
     def row_invariant(self) -> bool: ...
@@ -53,9 +58,39 @@ class Scheme(Protocol):
 
     def embedding(self, weight: Tensor) -> Embedding: ...
 
+    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
+        """A table that is looked up and multiplied by, and held once."""
+        ...
+
+
+class Offered(Scheme, Protocol):
+    """A scheme that `quantize` names. It is made by `of`, and says as a class whether tokens are the same as without it
+    (exact) and how many bits of memory a weight takes."""
+
+    exact: bool
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> Offered:
+        """cache: where compiled kernels are kept. Raises ConfigError where the device cannot do it."""
+        ...
+
+    @classmethod
+    def bits(cls, device: Device) -> float: ...
+
 
 class Dense:
     """Weights as they are. kernel: ops.linear.linear_kernel(device); compute: the format of activations."""
+
+    exact = True
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> Dense:  # noqa: ARG003 - it compiles nothing
+        return cls(linear_kernel(device), device.compute)
+
+    @classmethod
+    def bits(cls, device: Device) -> float:
+        return 8.0 * BYTES_OF[device.dtype]
 
     def __init__(self, kernel: LinearKernel, compute: torch.dtype) -> None:
         self._kernel, self._compute = kernel, compute
@@ -75,6 +110,9 @@ class Dense:
 
     def embedding(self, weight: Tensor) -> Embedding:
         return DenseEmbedding(weight, self._compute)
+
+    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
+        return self.embedding(weight), self.linear(spec, weight, None)
 
 
 class DenseLinear:

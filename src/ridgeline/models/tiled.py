@@ -28,13 +28,23 @@ class Tiled:
         self._tiles, self._single = Tiles(rows or tile_rows(device)), Tiles(1)
         self._random = torch.Generator().manual_seed(0)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._inner.notes
+
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
-        product = self._inner.linear(replace(spec, activation=None), weight, bias)
-        activation = None if spec.activation is None else invariant(spec.activation, self._device)
-        return TiledLinear(product, self._tiles_for(product, spec.d_in), activation)
+        return self._tiled(spec, self._inner.linear(replace(spec, activation=None), weight, bias))
 
     def embedding(self, weight: Tensor) -> Embedding:
         return self._inner.embedding(weight)
+
+    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
+        embedding, product = self._inner.tied(replace(spec, activation=None), weight)
+        return embedding, self._tiled(spec, product)
+
+    def _tiled(self, spec: LinearSpec, product: Linear) -> Linear:
+        activation = None if spec.activation is None else invariant(spec.activation, self._device)
+        return TiledLinear(product, self._tiles_for(product, spec.d_in), activation)
 
     def _tiles_for(self, product: Linear, d_in: int) -> Tiles:
         row = torch.randn(d_in, generator=self._random).to(self._device.torch_device, self._device.compute)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from ridgeline.core.cost import Formats
 from ridgeline.device.base import Device
+from ridgeline.ops.packed import BITS, Packed
 
 Shape = tuple[int, ...]
 Inputs = Callable[[Shape, Device, Generator], tuple[Any, ...]]
@@ -102,8 +103,28 @@ def linear_inputs(shape: Shape, device: Device, generator: Generator) -> tuple[A
 def linear_cost(shape: Shape, formats: Formats) -> tuple[int, int]:
     rows, d_in, d_out = shape
     values = rows * (d_in + d_out) + d_out
-    moved = d_in * d_out * formats.weight_bits // 8 + values * formats.activation_bits // 8
+    moved = int(d_in * d_out * formats.weight_bits / 8) + values * formats.activation_bits // 8
     return moved, 2 * rows * d_in * d_out + rows * d_out
+
+
+def packed_inputs(bits: int) -> Inputs:
+    """shape: (rows, d_in, d_out), of a matrix of integers: x, its three tensors, bias."""
+
+    def inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:
+        x, weight, bias = linear_inputs(shape, device, generator)
+        packed = Packed.of(weight, bits)
+        return x, packed.strips, packed.scales, packed.sums, bias.to(torch.float32)
+
+    return inputs
+
+
+def packed_cost(bits: int) -> Cost:
+    def cost(shape: Shape, formats: Formats) -> tuple[int, int]:
+        rows, d_in, d_out = shape
+        moved = int(d_in * d_out * BITS[bits] / 8) + 3 * d_out * _FLOAT
+        return moved + rows * (d_in + d_out) * formats.activation_bits // 8, 2 * rows * d_in * d_out + rows * d_out
+
+    return cost
 
 
 def greedy_inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:

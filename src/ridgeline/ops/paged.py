@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Protocol
 
 from torch import Tensor
 
 from ridgeline.device.base import Device
 from ridgeline.ops import paged_decode, paged_prefill, pages
+from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.pages import Pages
@@ -46,9 +46,7 @@ REFERENCE = PagedOps(pages.append, paged_decode.decode, paged_prefill.prefill, t
 
 def paged_ops(device: Device) -> PagedOps:
     """The fastest known for this device."""
-    if device.torch_device.type != "cuda" or find_spec("triton") is None:
-        return REFERENCE
-    return triton_ops()
+    return triton_ops() if is_triton(device) else REFERENCE
 
 
 def triton_ops(decode_whole_from: int | None = 64) -> PagedOps:

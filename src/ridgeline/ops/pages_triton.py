@@ -44,7 +44,7 @@ def rows_of(x: Tensor) -> tuple[Tensor, int]:
 def page_of(table, start, positions, last, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """Pages of positions [start, start + TILE) of one sequence. table: its blocks. A tile inside a page asks for its
     entry once; one over several pages asks at every position, but never at `last` or beyond."""
-    if BLOCK >= TILE:
+    if BLOCK % TILE == 0:
         page = tl.load(table + start // BLOCK)
     else:
         page = tl.load(table + positions // BLOCK, mask=positions < last, other=0)

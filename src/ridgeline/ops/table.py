@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, linear, norm, penalty, philox, sample, score, tiles
+from ridgeline.ops import activation, cases, linear, norm, penalty, philox, quantised, sample, score, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 
@@ -89,6 +89,15 @@ OPS: tuple[Op, ...] = (
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
         _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(f"{name}, in tiles" for name in _LINEARS),
         streams=True, limited=_FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
+    ),
+    *(
+        Op(
+            f"linear_int{bits}", quantised.reference(bits), {"native": quantised.native(bits)},
+            tuple((rows, d_in, d_out) for rows in (1, 2, 5, 9, 33) for d_in, d_out in ((64, 192), (768, 4099))),
+            _LINEAR_SIZES, cases.packed_inputs(bits), cases.packed_cost(bits), frozenset({"native"}), streams=True,
+            limited={"native": quantised.is_native},
+        )
+        for bits in (8, 4)
     ),
     Op(
         "greedy", sample.greedy, {},

@@ -15,12 +15,13 @@ NOT_ASKED = -1
 class Asks:
     """Arrays over slots. draws: temperature above 0; top_k, and cuts_p, cuts_min_p: and which cuts it makes. penalizes,
     biases, forbids: which changes its logits need; changes: any of them. logprobs, prompt_logprobs: likeliest tokens to
-    report, or NOT_ASKED. prompts: length of the prompt; scored: positions of it whose successors were scored."""
+    report, or NOT_ASKED. special: whether more is asked of a decode step than the likeliest token or a draw from all.
+    prompts: length of the prompt; scored: positions of it whose successors were scored."""
 
     def __init__(self, slots: int) -> None:
         self.draws, self.cuts_p, self.cuts_min_p = _flags(slots, 3)
         self.top_k: Ints = np.zeros(slots, np.int64)
-        self.penalizes, self.biases, self.forbids, self.changes = _flags(slots, 4)
+        self.penalizes, self.biases, self.forbids, self.changes, self.special = _flags(slots, 5)
         self.logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompt_logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompts: Ints = np.zeros(slots, np.int64)
@@ -37,6 +38,8 @@ class Asks:
         self.changes[slot] = self.penalizes[slot] or self.biases[slot] or self.forbids[slot]
         self.logprobs[slot] = NOT_ASKED if asked.logprobs is None else asked.logprobs
         self.prompt_logprobs[slot] = NOT_ASKED if asked.prompt_logprobs is None else asked.prompt_logprobs
+        cuts = self.top_k[slot] > 0 or self.cuts_p[slot] or self.cuts_min_p[slot]
+        self.special[slot] = self.changes[slot] or cuts or asked.logprobs is not None
         self.prompts[slot], self.scored[slot] = len(join.prompt_ids), 0
 
 

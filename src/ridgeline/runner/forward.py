@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ridgeline.attention.base import AnyAttention
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Batch, Positions
 from ridgeline.core.spec import ModelSpec
 from ridgeline.models.gpt2 import Attend
 
@@ -22,7 +22,7 @@ class Model(Protocol):
     @property
     def blocks(self) -> Sequence[object]: ...
 
-    def hidden(self, batch: Batch, attend: Attend) -> Tensor: ...
+    def hidden(self, batch: Positions, attend: Attend) -> Tensor: ...
 
     def logits(self, hidden: Tensor) -> Tensor: ...
 

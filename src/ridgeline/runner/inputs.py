@@ -22,6 +22,11 @@ class Packing(Protocol):
         """Token positions that a step can come to: what its workspace is planned for."""
         ...
 
+    @staticmethod
+    def seats(plan: Plan) -> int:
+        """Rows that a step computes, those of nobody included."""
+        ...
+
     def pack(self, plan: Plan, tables: SlotTables) -> Batch: ...
 
 
@@ -47,6 +52,10 @@ class Ragged:
     @staticmethod
     def most_positions(slots: int, budget: int, max_len: int) -> int:
         return min(budget, slots * max_len)
+
+    @staticmethod
+    def seats(plan: Plan) -> int:
+        return len(plan.rows)
 
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
         ends = plan.counts.cumsum()
@@ -76,8 +85,12 @@ class Padded:
     def most_positions(slots: int, budget: int, max_len: int) -> int:
         return slots * min(budget, max_len)  # one long chunk makes every seat as long
 
+    @staticmethod
+    def seats(plan: Plan) -> int:
+        return max(plan.seats, len(plan.rows))
+
     def pack(self, plan: Plan, tables: SlotTables) -> Batch:
-        seats, longest = max(plan.seats, len(plan.rows)), int(plan.counts.max())
+        seats, longest = self.seats(plan), int(plan.counts.max())
         nothing = np.zeros(seats - len(plan.rows), np.int64)
         row_slots = np.concatenate((plan.rows, nothing + tables.empty_slot))  # [seats]
         starts, counts = np.concatenate((plan.starts, nothing)), np.concatenate((plan.counts, nothing))

@@ -71,11 +71,19 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
+def graph_bytes(spec: ModelSpec, rows: int, max_model_len: int, value_bytes: int) -> int:
+    """What captured steps of up to so many rows hold beside the workspace: their memory is lent to nobody else."""
+    tables = rows * max_model_len * 4
+    activations = rows * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
+    logits = rows * spec.vocab * value_bytes
+    sampling = min(rows, SAMPLE_ROWS) * spec.vocab * _SAMPLING_BYTES
+    return tables + activations + logits + sampling
+
+
 def plan_memory(
-    spec: ModelSpec,
     *,
     free_bytes: int,
-    weight_bytes_per_value: int,
+    weight_bytes: int,
     block_bytes: int,
     workspace: int,
     positions: int,
@@ -91,7 +99,7 @@ def plan_memory(
     workspace was computed from. useful_sequences: more of the longest are of no use to anybody. Raises ConfigError,
     with the numbers, for what cannot work.
     """
-    weights = spec.parameters * weight_bytes_per_value
+    weights = weight_bytes
     left = free_bytes - weights - workspace
     taken = f"weights take {_size(weights)} and the workspace {_size(workspace)} of {_size(free_bytes)} free"
     if left <= 0 < free_bytes - weights:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ridgeline.device.trace import Ranges
+from ridgeline.runner.graphs import NoGraphs
 from ridgeline.runner.runner import Runner
 
 Operation = Callable[..., Any]
@@ -43,7 +44,8 @@ _IN_BLOCK = ("norm_1", "qkv", "attn_out", "norm_2", "mlp_in", "mlp_out")
 def wrap_places(runner: Runner, around: Around) -> Callable[[], None]:
     """Put `around` around every operation of the runner, between two launches. Returns what takes it off again.
 
-    The operations of all layers have one name. Wrappers may lie around each other; they come off in the reverse order.
+    Until then no step is a replay, because nobody sees into one. The operations of all layers have one name. Wrappers
+    may lie around each other; they come off in the reverse order.
     The model may be shared with other runners: they see its wrappers too.
     """
     eager = runner.eager
@@ -58,8 +60,10 @@ def wrap_places(runner: Runner, around: Around) -> Callable[[], None]:
     ]
     for (holder, name, _), operation in zip(holders, wrapped, strict=True):
         setattr(holder, name, operation)
+    graphs, runner.graphs = runner.graphs, NoGraphs()
 
     def undo() -> None:
+        runner.graphs = graphs
         for holder, name, operation in before:
             setattr(holder, name, operation)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,39 +10,25 @@ from torch import Tensor
 
 from ridgeline.attention.base import AnyAttention
 from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Ints, Join, Output, Plan, Sampling
-from ridgeline.device.base import Device, Download
+from ridgeline.device.base import Device
 from ridgeline.runner.forward import Eager, Forward, Model
+from ridgeline.runner.graphs import NoGraphs, Replays
 from ridgeline.runner.inputs import Packing
+from ridgeline.runner.launched import Launched, Packed
 from ridgeline.runner.sampler import Choose, Sampler
-from ridgeline.runner.scores import Scoring, Words, collected
+from ridgeline.runner.scores import Scoring
 from ridgeline.runner.slots import Sizes, SlotTables
 
 WARM_UP_TOKENS = 64
 WARM_UP_DECODES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
-    """A plan in flight. makers: for each iteration the rows that may make a token in it; computed: positions of each
-    of them in the first one. made: [3, sum of makers] token, appended, is a stop id. prompt_scores, scores:
-    log-probabilities, where somebody asked for them."""
-
-    serial: int
-    rows: int
-    makers: list[Ints]
-    computed: Ints
-    made: Download
-    prompt_scores: Words | None
-    scores: Words | None
-    positions: int
-    padding: int
-
-
 class Runner:
     """`collect(launch(plan))` is one step; results are collected in the order of launches.
 
-    kv_dtype: the cache's format, None: the device's. forward: what steps go through. eager: the same operations one by
-    one; whoever wants to see them puts it in forward's place for a while (runner/regions.py).
+    kv_dtype: the cache's format, None: the device's. forward: what steps go through that are packed here. eager: the
+    same operations one by one; whoever wants to see them puts it in forward's place for a while (runner/regions.py).
+    graphs: what runs the other steps.
     """
 
     def __init__(
@@ -53,6 +39,7 @@ class Runner:
         device: Device,
         sizes: Sizes,
         kv_dtype: torch.dtype | None = None,
+        graphs: Callable[[Model, AnyAttention, SlotTables, Packing], Replays] = NoGraphs,
     ) -> None:
         assert attention.allows(sizes.block_size), sizes.block_size
         assert sizes.max_len <= model.spec.max_positions, sizes.max_len
@@ -64,15 +51,18 @@ class Runner:
         self.eager = Eager(model, attention)
         self.forward: Forward = self.eager
         self.sampler: Choose = Sampler(self._tables)
+        self.graphs: Replays = graphs(model, attention, self._tables, packing)
 
     @torch.inference_mode()
     def launch(self, plan: Plan) -> Launched:
-        """All iterations of a plan, without waiting for the device between them.
-
-        A row that meets a stop token goes on to the end of the horizon: what it computes lies in its own blocks beyond
-        its end, and nobody reads it.
-        """
+        """All iterations of a plan, without waiting for the device between them."""
         self._tables.apply(plan)
+        replayed = self.graphs.launch(plan) if self.forward is self.eager else None
+        return self._packed(plan) if replayed is None else replayed
+
+    def _packed(self, plan: Plan) -> Packed:
+        """A row that meets a stop token goes on to the end of the horizon: what it computes lies in its own blocks
+        beyond its end, and nobody reads it."""
         scoring = Scoring(plan, self._tables, self.forward.logits)
         makers: list[Ints] = []
         made: list[Tensor] = []
@@ -95,25 +85,20 @@ class Runner:
             positions, padding = positions + batch.tokens.shape[0], padding + batch.padding
         sent = self.device.download(torch.cat(made, -1))
         computed = plan.counts[makers[0]]
-        return Launched(plan.serial, len(plan.rows), makers, computed, sent, *scoring.sent(), positions, padding)
+        return Packed(plan.serial, len(plan.rows), makers, computed, sent, *scoring.sent(), positions, padding)
 
     def collect(self, launched: Launched) -> Output:
-        made = launched.made.result()
-        counts = np.zeros(launched.rows, np.int64)
-        tokens = np.zeros((launched.rows, len(launched.makers)), np.int32)
-        finished = np.zeros(launched.rows, np.bool_)
-        first = wasted = 0
-        for turn, makers in enumerate(launched.makers):
-            chosen, appended, hit = made[:, first : first + len(makers)]
-            first += len(makers)
-            tokens[makers, turn] = chosen
-            counts[makers] += appended
-            finished[makers] |= hit > 0
-            over = appended == 0  # stopped in an earlier iteration, or launch that was in flight
-            wasted += int(launched.computed[over].sum()) if turn == 0 else int(over.sum())
-        padding = launched.padding + wasted
-        scores = collected(launched.prompt_scores, launched.scores, counts)
-        return Output(launched.serial, counts, tokens, finished, launched.positions, padding, scores)
+        return launched.output()
+
+    @torch.inference_mode()
+    def between(self) -> None:
+        """Between two steps: make ready what the last launches lacked."""
+        self.graphs.between()
+
+    @torch.inference_mode()
+    def idle(self) -> bool:
+        """Nothing is to do: make ready what launches may need, a part of it. False: all is."""
+        return self.graphs.idle()
 
     def warm_up(self) -> None:
         """Run a prompt and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:

@@ -87,6 +87,24 @@ class Sampler:
         )
 
 
+def likeliest(logits: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG001
+    """logits: [rows, vocab]; slots: [rows], on the device. For rows that ask for nothing else. Tokens [rows] int64."""
+    return greedy(logits)
+
+
+def draw_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    """As likeliest, for rows of which some draw from the whole distribution; which, the device knows."""
+    portions = zip(torch.split(logits, SAMPLE_ROWS), torch.split(slots, SAMPLE_ROWS), strict=True)
+    return torch.cat([_drawn_or_greedy(tables, *portion) for portion in portions])
+
+
+def _drawn_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    at = tables.lengths[slots].clamp(max=tables.sizes.max_len - 1)
+    temperature = tables.temperature[slots]
+    drawn = sample(logits, temperature, tables.uniforms[slots, at])
+    return torch.where(temperature > 0, drawn, greedy(logits))
+
+
 def _portions(mask: Bools) -> list[Ints]:
     rows = np.flatnonzero(mask)
     return [rows[first : first + SAMPLE_ROWS] for first in range(0, len(rows), SAMPLE_ROWS)]

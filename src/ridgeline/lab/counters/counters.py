@@ -7,7 +7,6 @@ cases as `entry` makes them. All figures are of one step.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.lab.counters.ncu import Kernel, Profile
 from ridgeline.lab.counters.perf import LINE_BYTES, Count
 from ridgeline.lab.counters.stalls import Stack, top_stall
+from ridgeline.lab.runfiles import read_kind
 
 FORMAT, KIND = 1, "counters"
-_MAX_BYTES = 64 << 20
 TOP_KERNELS = 10
 WARM_STEPS = 3
 NOT_RUN = "not reached: interrupted"
@@ -242,27 +241,15 @@ def counted_bytes(results: Sequence[Mapping[str, Any]], phase: str, batch: int) 
 
 def read_run(path: Path) -> dict[str, Any]:
     """Raises ConfigError for a file that this version did not write."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES)
-        document: Any = json.loads(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: not a run file ({error}); make one with `ridgeline counters --json FILE`"
-        ) from error
-    kind = (document.get("format"), document.get("kind")) if isinstance(document, dict) else (None, None)
-    if kind != (FORMAT, KIND):
-        raise ConfigError(f"{path}: format {kind[0]!r} and kind {kind[1]!r}; this version reads {FORMAT} and {KIND!r}")
+    document = read_kind(path, KIND)
     try:
         for case in document["results"]:
             _check(case)
-        if not isinstance(document["provenance"], dict) or not isinstance(document["config"]["model"], str):
-            raise TypeError("provenance or config")
+        if not isinstance(document["config"]["model"], str):
+            raise TypeError("model")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged ({error!r}); run `ridgeline counters` again") from error
-    return dict(document)
+    return document
 
 
 def _check(case: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from ridgeline.lab.ladder.work import ARRIVAL_SHARE, Sizes, Speed, fitting
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder
 
-TARGET_S, QUICK_TARGET_S = 200.0, 40.0
+TARGET_S, QUICK_TARGET_S = 320.0, 40.0
 """What all rounds together should take, about."""
 EXIT_WRONG, EXIT_INTERRUPTED = 1, 130
 # So long the first of a batch waits for company: the others of a full batch have come by then, on average.

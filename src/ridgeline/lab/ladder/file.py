@@ -10,34 +10,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ridgeline.core.errors import ConfigError
+from ridgeline.lab.runfiles import read_kind
 
 FORMAT, KIND, NAME = 1, "ladder", "ladder.json"
-_MAX_BYTES = 64 << 20
 _SAME = ("commit", "dirty", "cpu", "gpus", "libraries")
 
 
 def read(path: Path) -> dict[str, Any]:
     """Raises ConfigError for what is no ladder of this version."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        document = json.loads(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a run file ({error})") from error
-    if not isinstance(document, dict) or (document.get("format"), document.get("kind")) != (FORMAT, KIND):
-        told = document if isinstance(document, dict) else {}
-        raise ConfigError(
-            f"{path}: a run file of kind {told.get('kind')!r}, format {told.get('format')!r}; this needs kind "
-            f"{KIND!r}, format {FORMAT}, which `ridgeline ladder` of this version writes"
-        )
+    document = read_kind(path, KIND)
     _check_shape(path, document)
     return document
 

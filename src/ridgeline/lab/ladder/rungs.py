@@ -78,7 +78,7 @@ KNOWN = (
     Rung("overlapped", "Overlapped loop", {"launches_in_flight": 2}),
     Rung("several-steps", "Several steps a visit", {"max_steps_per_visit": 4}),
     Rung(SIXTEEN_BITS, "16-bit weights", {"dtype": "bfloat16"}, lossy=True),
-    Rung("low-bit-weights", "int8, int4 or fp8 weights", lossy=True, family="weights"),
+    Rung("low-bit-weights", "int8, int4 or fp8 weights", lossy=True, family="quantize"),
     Rung("low-bit-kv", "8-bit KV cache", lossy=True, family="kv_dtype"),
     Rung(SPECULATION, "Speculation", family="speculation"),
 )

@@ -151,7 +151,7 @@ class Stage:
 
     def _loaded(self, rung: Rung, config: Config, below: Step) -> Loaded:
         """Weights as the configuration stores them: those of the rung below, where it says nothing new of them."""
-        if not rung.lossy or (config.model == below.config.model and "weights" not in rung.change):
+        if not rung.lossy or config.model == below.config.model:
             return below.loaded
         return load(dataclasses.replace(self.order, config=config), _quiet)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, Literal
 
 from ridgeline.bench.order import LEAST_ROUNDS
@@ -24,21 +24,15 @@ MATRIX_REGIONS = ("qkv", "projection", "mlp", "head")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of all steps; the lowest and the highest of a round."""
+    """median: the middle of all steps, a mean of those between the quartiles. low, high: of the rounds' means."""
 
     median: float
     low: float
     high: float
 
     @staticmethod
-    def of(rounds: Sequence[Sequence[float]]) -> Spread:
-        """rounds: the steps of each round."""
-        middles = [median(steps) for steps in rounds]
-        return Spread(median([value for steps in rounds for value in steps]), min(middles), max(middles))
-
-    @staticmethod
     def within(rounds: Sequence[Sequence[float]], chosen: Sequence[int]) -> Spread:
-        """Of a part of a step: the mean over the chosen steps, which are counted through all rounds."""
+        """rounds: the steps of each round, or a part of each. chosen: of them, counted through all rounds."""
         values = [value for steps in rounds for value in steps]
         middle, means = fmean(values[at] for at in chosen), [fmean(steps) for steps in rounds]
         return Spread(middle, min(middle, *means), max(middle, *means))
@@ -177,8 +171,9 @@ def step_from_json(item: Mapping[str, Any]) -> Step:
 
 
 def formats_from_json(item: Mapping[str, Any]) -> Formats:
-    weights, kv, values = (_whole(item[name], 1) for name in ("weight_bits", "kv_bits", "activation_bits"))
-    return Formats(weights, kv, values, str(item["compute"]), _whole(item.get("kv_scale_bits", 0)))
+    kv, values = (_whole(item[name], 1) for name in ("kv_bits", "activation_bits"))
+    scales = _whole(item.get("kv_scale_bits", 0))
+    return Formats(_number(item["weight_bits"]), kv, values, str(item["compute"]), scales)
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

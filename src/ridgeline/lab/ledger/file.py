@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +19,9 @@ from ridgeline.core.floor import LAUNCH
 from ridgeline.core.spec import ModelSpec
 from ridgeline.lab.ledger.causes import Accountant
 from ridgeline.lab.ledger.entries import Step, formats_from_json, step_from_json, step_to_json
+from ridgeline.lab.runfiles import read_kind
 
 FORMAT, KIND = 1, "ledger"
-_MAX_BYTES = 64 << 20
 _MOST_LAYERS, _MOST = 10_000, 1 << 31
 _SIZES = {"layers": _MOST_LAYERS} | dict.fromkeys(("d_model", "heads", "d_inner", "vocab", "max_positions"), _MOST)
 
@@ -92,18 +91,7 @@ def from_document(source: str, document: Any) -> Ledger:
 
 def read_ledger(path: Path) -> Ledger:
     """Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes, so it is no ledger's run file")
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a run file ({error})") from error
-    return from_document(str(path), document)
+    return from_document(str(path), read_kind(path, KIND))
 
 
 def _spec(item: Mapping[str, Any]) -> ModelSpec:

@@ -174,7 +174,7 @@ class _Work:
         for floor in floors(step_costs(rig.spec, shape, formats), self.ceilings, formats.compute):
             predicted.setdefault((floor.cost.region, floor.cost.name), []).append(floor)
         assert samples.tally is not None
-        places, middle = [], middle_half(samples.places)
+        places, middle = [], middle_half(samples.off, samples.on)
         for at, place in enumerate(PLACES):
             floor_of = Predicted.of(predicted.get((REGION_OF[place], place), ()))
             timed = Spread.within([[spent[at] for spent in steps] for steps in samples.places], middle)
@@ -185,8 +185,8 @@ class _Work:
             batch=rig.batch,
             context=rig.context,
             tokens=tokens,
-            step_ns=Spread.of(samples.off),
-            twin_ns=Spread.of(samples.on),
+            step_ns=Spread.within(samples.off, middle),
+            twin_ns=Spread.within(samples.on, middle),
             rounds=tuple(zip(map(median, samples.off), map(median, samples.on), strict=True)),
             padding=samples.padding,
             places=tuple(places),
@@ -194,10 +194,12 @@ class _Work:
         )
 
 
-def middle_half(rounds: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-    """Which steps, counted through all rounds, lie between the quartiles by their whole time. Means over the same steps
-    add up, which medians of each place by itself do not; and what disturbed a step as a whole is left out."""
-    totals = [sum(spent) for steps in rounds for spent in steps]
+def middle_half(off: Sequence[Sequence[float]], on: Sequence[Sequence[float]]) -> list[int]:
+    """Which pairs of steps, counted through all rounds, lie between the quartiles by the time of both. Means over the
+    same steps add up, which medians of each place by itself do not; what disturbed a step as a whole is left out; and a
+    machine that changes its pace changes both of a pair, so that the sum of the places stays comparable with the step.
+    """
+    totals = [a + b for without, watched in zip(off, on, strict=True) for a, b in zip(without, watched, strict=True)]
     order = sorted(range(len(totals)), key=lambda at: totals[at])
     cut = len(order) // 4
     return order[cut : len(order) - cut]

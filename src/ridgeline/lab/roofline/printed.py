@@ -57,7 +57,7 @@ def _drawn(roofline: Roofline) -> Figure:
 
 def _title(roofline: Roofline) -> str:
     formats = roofline.ledger.formats
-    return f"{roofline.ledger.model}, weights of {formats.weight_bits} bits, on {roofline.ceilings.device}"
+    return f"{roofline.ledger.model}, weights of {formats.weight_bits:g} bits, on {roofline.ceilings.device}"
 
 
 def _roofs(axes: mpl.axes.Axes, roofline: Roofline) -> None:

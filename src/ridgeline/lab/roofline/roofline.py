@@ -56,7 +56,7 @@ def render(roofline: Roofline) -> str:
         remarks.append("The run was interrupted.")
     return report.render(
         "Roofline",
-        f"{ledger.model} ({ledger.formats.weight_bits}-bit weights, {ledger.formats.compute} arithmetic) on "
+        f"{ledger.model} ({ledger.formats.weight_bits:g}-bit weights, {ledger.formats.compute} arithmetic) on "
         f"{ceilings.device}{reads}.",
         [_section(roofline)],
         ledger.provenance,

@@ -1,0 +1,123 @@
+"""Int8 and Int4: matrices of integers on a CPU. Knows one matrix at a time, and not how its integers are laid out.
+
+Matrix by matrix as a checkpoint is read, so the whole model is never held twice. A table that is the head as well is
+held once; tables that are only looked up keep 8 bits a value, because a step reads a few of their rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ridgeline.core.errors import ConfigError
+from ridgeline.device.base import Device
+from ridgeline.device.jit import CannotBuild
+from ridgeline.device.pages import LargePages
+from ridgeline.models.linear import Embedding, Linear, LinearSpec
+from ridgeline.ops.packed import BITS, MAX_WIDTH, Packed
+from ridgeline.ops.quantised import Layer, Native, Prepared, gathered, quantised_linear
+
+
+class _Integers:
+    """native: None multiplies by the definition. compute: the format of activations."""
+
+    exact: ClassVar[bool] = False
+    name: ClassVar[str]
+    code_bits: ClassVar[int]
+
+    def __init__(self, native: Native | None, compute: torch.dtype, notes: tuple[str, ...] = ()) -> None:
+        self._native, self._compute, self.notes = native, compute, notes
+        self._pages = LargePages()
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> _Integers:
+        if device.torch_device.type != "cpu":
+            raise ConfigError(
+                f"--quantize {cls.name}: its kernels are for CPUs, and the model would run on {device.name}; leave it "
+                "out or take --device cpu"
+            )
+        try:
+            return cls(Native(cache, torch.get_num_threads()), device.compute)
+        except CannotBuild as error:
+            slow = f"--quantize {cls.name} runs without its kernels, many times slower, because {error}."
+            return cls(None, device.compute, (slow,))
+
+    @property
+    def row_invariant(self) -> bool:
+        """The kernels add integers, whose sums are the same in every order."""
+        return self._native is not None
+
+    @classmethod
+    def bits(cls, device: Device) -> float:  # noqa: ARG003 - the same on all of them
+        return BITS[cls.code_bits]
+
+    def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
+        assert (bias is not None) == spec.bias, spec.name
+        layer = Layer(self._packed(spec, weight), bias, spec.activation)
+        return self._prepared(layer) or Defined(layer)
+
+    def embedding(self, weight: Tensor) -> Embedding:
+        return Rows(weight, self._compute)
+
+    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
+        layer = Layer(self._packed(spec, weight))
+        made = self._prepared(layer)
+        if made is None:
+            return DefinedRows(layer.weight, self._compute), Defined(layer)
+        return made.gather, made
+
+    def _packed(self, spec: LinearSpec, weight: Tensor) -> Packed:
+        assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"
+        if spec.d_in > MAX_WIDTH:
+            raise ConfigError(
+                f"--quantize {self.name}: {spec.name} has {spec.d_in} inputs, and sums of more than {MAX_WIDTH} may "
+                "not fit 32 bits; leave it out for this model"
+            )
+        packed = Packed.of(weight, self.code_bits)
+        return dataclasses.replace(packed, strips=self._pages.place(packed.strips))
+
+    def _prepared(self, layer: Layer) -> Prepared | None:
+        return None if self._native is None else self._native.prepare(layer, self._compute)
+
+
+class Int8(_Integers):
+    name, code_bits = "int8", 8
+
+
+class Int4(_Integers):
+    name, code_bits = "int4", 4
+
+
+class Rows:
+    """A table that is only looked up: bytes, and a scale a row."""
+
+    def __init__(self, weight: Tensor, compute: torch.dtype) -> None:
+        wide = weight.to(torch.float32)
+        scales = wide.abs().amax(1, keepdim=True) / 127
+        self._codes = torch.round(wide / scales.where(scales > 0, torch.ones(()))).to(torch.int8)
+        self._scales, self._compute = scales, compute
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return (self._codes[ids] * self._scales[ids]).to(self._compute)
+
+
+class Defined:
+    """The definition, where nothing can be compiled."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return quantised_linear(x, self._layer, residual)
+
+
+class DefinedRows:
+    def __init__(self, table: Packed, compute: torch.dtype) -> None:
+        self._table, self._compute = table, compute
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return gathered(ids, self._table, self._compute)

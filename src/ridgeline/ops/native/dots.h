@@ -1,0 +1,152 @@
+// Integer dot products of a strip of weights (16 outputs) with a few rows of activations. Knows no scales, no threads.
+//
+// A strip of 8 bits: [d_in / 4][16 outputs][4 inputs], signed. A strip of 4 bits: multipliers [d_in / 32][16], filled up
+// to whole cache lines, then codes [d_in / 8][16][4]: the low half of byte b is input b, the high half input 4 + b, and a
+// weight is multiplier * (code - 8), which fits 8 bits (multipliers are at most 16). Activations are unsigned bytes
+// in chunks of 64 inputs: [d_in / 64][height rows][64]. d_in is a multiple of 64 here. Sums are exact in 32 bits, so
+// every way to compute them gives the same.
+#pragma once
+
+#include "vectors.h"
+
+namespace ridgeline {
+
+constexpr int64_t CHUNK = 64;
+constexpr int64_t GROUP = 32;
+constexpr int64_t LINE = 64;
+constexpr int64_t STEPS = CHUNK / 4;
+
+inline int64_t multiplier_bytes(int64_t chunks) { return (chunks * 2 * LANES + LINE - 1) / LINE * LINE; }
+
+// How far ahead of the reader a line is asked for: the hardware's own prefetching stops at the end of a page.
+constexpr int64_t AHEAD = 4096;
+inline void ask_for(const void *line) { __builtin_prefetch(line, 0, 2); }
+
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+
+inline __m512i spread(const uint8_t *four) {
+    int32_t word;
+    std::memcpy(&word, four, 4);
+    return _mm512_set1_epi32(word);
+}
+
+// A group's multipliers: beside each other in the 16-bit halves of each output's word, and 8 times in each of its bytes.
+struct Multipliers {
+    __m512i pairs, eights;
+    explicit Multipliers(const uint8_t *from) {
+        const __m512i words = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
+        pairs = _mm512_or_si512(words, _mm512_slli_epi32(words, 16));
+        const __m512i eight = _mm512_slli_epi16(pairs, 3);
+        eights = _mm512_or_si512(eight, _mm512_slli_epi16(eight, 8));
+    }
+    // Two codes in a 16-bit lane are multiplied at once: 15 * 16 carries nothing into the upper.
+    __m512i weights(__m512i codes) const { return _mm512_sub_epi8(_mm512_mullo_epi16(codes, pairs), eights); }
+};
+
+template <int ROWS>
+inline void dot8(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t chunks, int32_t *out) {
+    constexpr int SUMS = ROWS < 3 ? 4 / ROWS : 1;  // enough chains to hide the latency of 5 cycles
+    __m512i sums[SUMS][ROWS];
+    for (auto &part : sums)
+        for (auto &sum : part) sum = _mm512_setzero_si512();
+    for (int64_t chunk = 0; chunk < chunks; chunk++, x += height * CHUNK, strip += CHUNK * LANES) {
+#pragma GCC unroll 16
+        for (int64_t step = 0; step < STEPS; step++) {
+            ask_for(strip + AHEAD + step * LINE);
+            const __m512i weights = _mm512_loadu_si512(strip + step * LINE);
+#pragma GCC unroll 8
+            for (int64_t row = 0; row < ROWS; row++) {
+                __m512i &sum = sums[step % SUMS][row];
+                sum = _mm512_dpbusd_epi32(sum, spread(x + row * CHUNK + step * 4), weights);
+            }
+        }
+    }
+    for (int64_t row = 0; row < ROWS; row++) {
+        __m512i sum = sums[0][row];
+        for (int part = 1; part < SUMS; part++) sum = _mm512_add_epi32(sum, sums[part][row]);
+        _mm512_storeu_si512(out + row * LANES, sum);
+    }
+}
+
+template <int ROWS>
+inline void dot4(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t chunks, int32_t *out) {
+    constexpr int SUMS = ROWS < 3 ? 4 / ROWS : 2;
+    const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i sums[SUMS][ROWS];
+    for (auto &part : sums)
+        for (auto &sum : part) sum = _mm512_setzero_si512();
+    for (int64_t chunk = 0; chunk < chunks; chunk++, x += height * CHUNK) {
+#pragma GCC unroll 2
+        for (int64_t group = 0; group < 2; group++, multipliers += LANES) {
+            const Multipliers by(multipliers);
+#pragma GCC unroll 4
+            for (int64_t pack = 0; pack < 4; pack++, codes += LINE) {
+                ask_for(codes + AHEAD);
+                const __m512i both = _mm512_loadu_si512(codes);
+                const __m512i first = by.weights(_mm512_and_si512(both, low));
+                const __m512i second = by.weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+                const uint8_t *at = x + group * GROUP + pack * 8;
+#pragma GCC unroll 8
+                for (int64_t row = 0; row < ROWS; row++) {
+                    __m512i &one = sums[(2 * pack) % SUMS][row], &two = sums[(2 * pack + 1) % SUMS][row];
+                    one = _mm512_dpbusd_epi32(one, spread(at + row * CHUNK), first);
+                    two = _mm512_dpbusd_epi32(two, spread(at + row * CHUNK + 4), second);
+                }
+            }
+        }
+    }
+    for (int64_t row = 0; row < ROWS; row++) {
+        __m512i sum = sums[0][row];
+        for (int part = 1; part < SUMS; part++) sum = _mm512_add_epi32(sum, sums[part][row]);
+        _mm512_storeu_si512(out + row * LANES, sum);
+    }
+}
+
+// A strip of 4 bits as one of 8.
+inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
+    const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
+    const __m512i low = _mm512_set1_epi8(15);
+    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES) {
+        const Multipliers by(multipliers);
+#pragma GCC unroll 4
+        for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE) {
+            ask_for(codes + AHEAD);
+            const __m512i both = _mm512_loadu_si512(codes);
+            _mm512_storeu_si512(out, by.weights(_mm512_and_si512(both, low)));
+            _mm512_storeu_si512(out + LINE, by.weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low)));
+        }
+    }
+}
+
+#else
+
+template <int ROWS>
+inline void dot8(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t chunks, int32_t *out) {
+    const int8_t *weights = (const int8_t *)strip;
+    for (int64_t row = 0; row < ROWS; row++) {
+        int32_t sums[LANES] = {0};
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            const uint8_t *at = x + (chunk * height + row) * CHUNK;
+            for (int64_t k = 0; k < CHUNK; k++) {
+                const int8_t *line = weights + chunk * CHUNK * LANES + k / 4 * LINE + k % 4;
+                for (int64_t lane = 0; lane < LANES; lane++) sums[lane] += (int32_t)at[k] * line[lane * 4];
+            }
+        }
+        std::memcpy(out + row * LANES, sums, sizeof(sums));
+    }
+}
+
+inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
+    const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
+    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES)
+        for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE)
+            for (int64_t at = 0; at < LINE; at++) {
+                out[at] = (uint8_t)(((codes[at] & 15) - 8) * multipliers[at / 4]);
+                out[at + LINE] = (uint8_t)(((codes[at] >> 4) - 8) * multipliers[at / 4]);
+            }
+}
+
+#endif
+
+}  // namespace ridgeline

@@ -1,0 +1,184 @@
+"""y = residual + activation(x W^T + b) for a packed W: the definition, and native code that does it in one call.
+
+Activations are rounded row by row to unsigned bytes with a scale and a zero of their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ridgeline.device import jit
+from ridgeline.device.base import Device
+from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.packed import LANES, Packed
+
+SOURCE = Path(__file__).with_name("native") / "linear.cpp"
+_NUMBERS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """bias: [d_out], in any format. activation: a name in ops.activation."""
+
+    weight: Packed
+    bias: Tensor | None = None
+    activation: str | None = None
+
+
+def rounded(x: Tensor) -> Tensor:
+    """x: [rows, d_in]. What is left of x as bytes: float32, 256 values a row, of which 0 is one."""
+    wide = x.to(torch.float32)
+    low, high = wide.amin(1, keepdim=True).clamp(max=0), wide.amax(1, keepdim=True).clamp(min=0)
+    scale = (high - low) / 255
+    inverse = torch.where(scale > 0, 1 / scale, 0)
+    zero = torch.round(-low * inverse)
+    return (torch.clamp(torch.round(wide * inverse) + zero, 0, 255) - zero) * scale
+
+
+def quantised_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
+    """The definition. x: [rows, d_in]; residual: [rows, d_out]. Returns [rows, d_out], all in x's format."""
+    bias = None if layer.bias is None else layer.bias.to(torch.float32)
+    y = functional.linear(rounded(x), layer.weight.values(), bias)
+    if layer.activation is not None:
+        y = ACTIVATIONS[layer.activation](y)
+    return (y if residual is None else y + residual).to(x.dtype)
+
+
+def gathered(ids: Tensor, table: Packed, dtype: torch.dtype) -> Tensor:
+    """The definition. Rows of a table, [ids, d_in]."""
+    return table.values()[ids].to(dtype)
+
+
+class _Matrix(ctypes.Structure):
+    """As native/linear.cpp has it."""
+
+    _fields_ = (
+        ("strips", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("d_in", ctypes.c_int64),
+        ("d_out", ctypes.c_int64),
+        ("strip_bytes", ctypes.c_int64),
+        ("bits", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
+        ("is_bfloat16", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Native:
+    """The compiled library. `prepare` a layer once; what it returns multiplies."""
+
+    def __init__(self, cache: Path | None, threads: int) -> None:
+        """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
+        library = _library(cache)
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._linear: Any = library.ridgeline_linear
+        self._linear.argtypes, self._linear.restype = (pointer, pointer, pointer, pointer, size), ctypes.c_int
+        self._gather: Any = library.ridgeline_gather
+        self._gather.argtypes, self._gather.restype = (pointer, pointer, pointer, size), None
+        self._threads = threads
+
+    def prepare(self, layer: Layer, dtype: torch.dtype) -> Prepared:
+        """dtype: of x and y, float32 or bfloat16."""
+        return Prepared(self._linear, self._gather, layer, dtype, self._threads)
+
+
+def _library(cache: Path | None) -> ctypes.CDLL:
+    source, compiler = jit.source_of(SOURCE), jit.Compiler.find_cpp()
+    if cache is not None:
+        return jit.load(source, cache, compiler)
+    with tempfile.TemporaryDirectory(prefix="ridgeline-") as place:
+        return jit.load(source, Path(place), compiler)
+
+
+class Prepared:
+    """A layer as native code sees it."""
+
+    def __init__(self, linear: Any, gather: Any, layer: Layer, dtype: torch.dtype, threads: int) -> None:
+        assert dtype in (torch.float32, torch.bfloat16), dtype
+        weight, bias = layer.weight, layer.bias
+        if bias is not None:
+            bias = functional.pad(bias.to(torch.float32), (0, -len(bias) % LANES)).contiguous()
+        self._held = (weight, bias)  # the structure below has only their addresses
+        self._told = _Matrix(
+            strips=weight.strips.data_ptr(),
+            scales=weight.scales.data_ptr(),
+            sums=weight.sums.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            d_in=weight.d_in,
+            d_out=weight.d_out,
+            strip_bytes=weight.strips.shape[1],
+            bits=weight.bits,
+            activation=_NUMBERS[layer.activation],
+            is_bfloat16=dtype is torch.bfloat16,
+            threads=threads,
+        )
+        self._at = ctypes.addressof(self._told)
+        self._linear, self._gather = linear, gather
+        self._dtype, self._d_in, self._d_out = dtype, weight.d_in, weight.d_out
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        rows = x.shape[0]
+        assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
+        y = torch.empty(rows, self._d_out, dtype=self._dtype)
+        before = None
+        if residual is not None:
+            assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
+            before = residual.data_ptr()
+        if self._linear(self._at, x.data_ptr(), before, y.data_ptr(), rows):
+            raise MemoryError(f"no memory for the activations of {rows} rows")
+        return y
+
+    def gather(self, ids: Tensor) -> Tensor:
+        """ids: [tokens], int64 or int32. Returns their rows, [tokens, d_in]."""
+        ids = ids.to(torch.int64).contiguous()
+        y = torch.empty(len(ids), self._d_in, dtype=self._dtype)
+        self._gather(self._at, ids.data_ptr(), y.data_ptr(), len(ids))
+        return y
+
+
+Flat = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x, strips, scales, sums, bias) -> y: a layer by its tensors, as OPS has it."""
+
+
+def reference(bits: int) -> Flat:
+    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
+        return quantised_linear(x, Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias))
+
+    return run
+
+
+def native(bits: int) -> Flat:
+    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
+        layer = Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias)
+        return _of_this_process().prepare(layer, x.dtype)(x)
+
+    return run
+
+
+def is_native(device: Device) -> bool:
+    if device.torch_device.type != "cpu":
+        return False
+    try:
+        _of_this_process()
+    except jit.CannotBuild:
+        return False
+    return True
+
+
+@cache
+def _of_this_process() -> Native:
+    """Raises CannotBuild."""
+    return Native(None, torch.get_num_threads())
