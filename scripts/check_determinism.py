@@ -190,6 +190,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder where compiled kernels are kept")
     parser.add_argument("--only", choices=("promise", "prices"))
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     from ridgeline.device.choose import choose
 
     device = choose(arguments.device, arguments.dtype)

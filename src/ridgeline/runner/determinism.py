@@ -34,8 +34,8 @@ class Off:
 
 
 class Run(Off):
-    """The same launches give the same bits: no sum is made in an order that chance decides, no kernel is chosen by a
-    clock. No part does otherwise today, so nothing is chosen differently than with `off`."""
+    """The same launches give the same bits: no sum is made in an order that chance decides, no kernel is chosen by
+    timing it. No part does otherwise today, so nothing is chosen differently than with `off`."""
 
 
 class Batch:
