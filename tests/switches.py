@@ -22,6 +22,7 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     "max_steps_per_visit": (1, 4),
     "block_size": (1, 3, 16),
     "graphs": tuple(MENU["graphs"]),
+    "determinism": tuple(MENU["determinism"]),
 }
 
 _WHOLE = [(("batching", name), ("chunked_prefill", True)) for name in ("one", "static", "dynamic")]
@@ -29,7 +30,8 @@ _UNCACHED = [
     (("kv_cache", "none"), other)
     for other in (("graphs", "graph"), ("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
 ]
-IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED}
+_DEPENDENT = [(("determinism", "batch"), ("attention", "reference"))]
+IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED + _DEPENDENT}
 
 
 def pairs() -> list[frozenset[Value]]:

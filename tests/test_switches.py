@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ridgeline.build import chosen, engine_limits, make_scheduler
-from ridgeline.core.config import WHOLE_PROMPTS, Config
+from ridgeline.core.config import BATCH_DEPENDENT, WHOLE_PROMPTS, Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.core.types import NewRequest, Sampling
@@ -98,3 +98,7 @@ def test_rows_that_cover_all_pairs_run() -> None:
 
 def test_the_configuration_knows_which_policies_compute_prompts_whole() -> None:
     assert {name for name in MENU["batching"] if not chosen("batching", name).divisible} == set(WHOLE_PROMPTS)
+
+
+def test_the_configuration_knows_which_attention_depends_on_the_batch() -> None:
+    assert {name for name in MENU["attention"] if not chosen("attention", name).row_invariant} == set(BATCH_DEPENDENT)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
-    from ridgeline.models.linear import Scheme
+    from ridgeline.models.linear import Offered, Scheme
+    from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -182,20 +183,20 @@ class Attending:
     note: str | None = None
 
 
-# What --attention auto takes on a device; elsewhere, and where this cannot be had, the reference.
-_BEST_ATTENTION = {"cpu": "native", "cuda": "paged"}
+_ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "reference", "paged-rows", "by-row")}
+"""What --attention auto takes on a device: the first that the level of determinism admits and that can be had."""
 
 
 def choose_attention(order: EngineOrder, device: Device) -> Attending:
     """Raises ConfigError where no backend serves what was asked for."""
     from ridgeline.attention.base import CannotAttend, SteadyAttention
 
-    options, spec = order.config.batching, order.spec()
+    options, spec, level = order.config.batching, order.spec(), determinism(order.config)
     dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
     asked = options.attention
-    best = _BEST_ATTENTION.get(device.torch_device.type, "reference")
+    offered = (name for name in _ATTENTION[device.torch_device.type] if level.admits(chosen("attention", name)))
     reasons: list[str] = []
-    for name in dict.fromkeys((best, "reference")) if asked == "auto" else (asked,):
+    for name in offered if asked == "auto" else (asked,):
         try:
             attention = chosen("attention", name).open(spec, dtype, device, order.cache)
         except CannotAttend as error:
@@ -205,8 +206,10 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
             reasons.append(
                 f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
             )
+        elif not attention.allows(order.config.limits.block_size):
+            reasons.append(f"--attention {name} takes no blocks of --block-size {order.config.limits.block_size}")
         else:
-            return Attending(attention, dtype, f"{reasons[0]}; it is PyTorch's instead" if reasons else None)
+            return Attending(attention, dtype, f"{reasons[0]}; it is {name} instead" if reasons else None)
     option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
     raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 
@@ -259,8 +262,8 @@ def _shares(config: Config) -> bool:
 def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
     """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
-    scheme: Scheme = chosen("quantize", order.config.model.quantize).of(device, order.cache)
-    return scheme, scheme.notes
+    scheme: Offered = chosen("quantize", order.config.model.quantize).of(device, order.cache)
+    return determinism(order.config).scheme(scheme, device), scheme.notes
 
 
 def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Report) -> GPT2:
@@ -270,6 +273,11 @@ def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Repor
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
+
+
+def determinism(config: Config) -> Determinism:
+    level: Determinism = chosen("determinism", config.model.determinism)()
+    return level
 
 
 def make_runner(

@@ -24,6 +24,11 @@ MENU: dict[str, dict[str, str]] = {
         "padded": "ridgeline.runner.inputs:Padded",
         "ragged": "ridgeline.runner.inputs:Ragged",
     },
+    "determinism": {
+        "off": "ridgeline.runner.determinism:Off",
+        "run": "ridgeline.runner.determinism:Run",
+        "batch": "ridgeline.runner.determinism:Batch",
+    },
     "graphs": {
         "eager": "ridgeline.runner.graphs:NoGraphs",
         "graph": "ridgeline.runner.graphs:Graphs",
@@ -43,6 +48,8 @@ MENU: dict[str, dict[str, str]] = {
         "reference": "ridgeline.attention.reference:Reference",
         "paged": "ridgeline.attention.paged:Paged",
         "native": "ridgeline.attention.native:Native",
+        "paged-rows": "ridgeline.attention.paged_rows:PagedRows",
+        "by-row": "ridgeline.attention.by_row:ByRow",
     },
     "prefix_cache": {
         "on": "ridgeline.kv.prefix:HashPrefix",

@@ -9,8 +9,10 @@ import torch
 
 from ridgeline.attention.base import CannotAttend
 from ridgeline.attention.paged import Paged
+from ridgeline.attention.paged_rows import PagedRows
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.cpu import CpuDevice
+from ridgeline.ops.paged import REFERENCE
 from ridgeline.ops.pages import SCALED, Pages, append, bytes_per_token
 from tests.attention.test_reference import BLOCK, NUM_BLOCKS, SPEC, Rows
 
@@ -90,6 +92,19 @@ def test_a_cache_of_eight_bits_keeps_what_it_can(dtype: torch.dtype) -> None:
 def test_bytes_of_a_token() -> None:
     assert bytes_per_token(12, 64, torch.bfloat16) == 2 * 12 * 128
     assert bytes_per_token(12, 64, torch.int8) == 2 * 12 * 66
+
+
+def test_queries_that_are_rows_of_their_own() -> None:
+    rows = Rows(PagedRows(REFERENCE), torch.float32)
+    rows.step({0: 5, 1: 1, 2: 17})
+    rows.step({3: 9, 0: 1, 2: 1, 1: 1})
+    rows.step({0: 1, 1: 1, 2: 1, 3: 1})
+    rows.step({2: 6, 3: 1, 0: 1, 4: 4})
+
+
+def test_on_a_cpu_rows_of_pages_cannot_be_had() -> None:
+    with pytest.raises(CannotAttend, match="needs a GPU"):
+        PagedRows.open(SPEC, torch.float32, CPU, None)
 
 
 def test_what_it_serves(tmp_path: Path) -> None:

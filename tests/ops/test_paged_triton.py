@@ -47,7 +47,11 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found.float(), expected.float(), atol=tolerance, rtol=tolerance)
 
 
-kernels = pytest.mark.parametrize("kernel", [Decode(part=32, tile=16), Decode(whole_from=1)], ids=["parts", "whole"])
+kernels = pytest.mark.parametrize(
+    "kernel",
+    [Decode(part=32, tile=16), Decode(whole_from=1), Decode(whole_from=None)],
+    ids=["parts", "whole", "always parts"],
+)
 
 
 @storing

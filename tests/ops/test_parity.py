@@ -65,15 +65,33 @@ def test_every_row_can_be_timed(op: Op) -> None:
         assert op.cost(size, formats_of(device))[0] > 0
 
 
-@pytest.mark.parametrize("op", [op for op in OPS if "torch" in op.row_invariant], ids=lambda op: op.name)
-def test_a_row_does_not_depend_on_the_others(op: Op) -> None:
-    given = arguments(op, (9, 256), DEVICES["float32"])
-    by_row = [isinstance(value, torch.Tensor) and value.shape[0] == 9 for value in given]
-    whole = results(op.versions["torch"](*given))
-    for row in range(9):
-        alone = op.versions["torch"](*(v[row : row + 1] if mine else v for v, mine in zip(given, by_row, strict=True)))
-        for one, many in zip(results(alone), whole, strict=True):
-            assert torch.equal(one[0], many[row])
+INVARIANT = [
+    (op, version, formats)
+    for op in OPS
+    for formats, device in DEVICES.items()
+    for version in ("reference", *op.versions_for(device))
+    if version in op.row_invariant and len(op.shapes[0]) > 1
+]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("op", "version", "formats"), INVARIANT, ids=lambda v: getattr(v, "name", str(v)))
+def test_a_row_does_not_depend_on_the_others(op: Op, version: str, formats: str, threads: int) -> None:
+    """Nor on its place among them, in widths that fill no vector, and enough of them for every thread to get a part."""
+    run = op.reference if version == "reference" else op.versions[version]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for rest in ((256, 97)[: len(op.shapes[0]) - 1], (3001, 37)[: len(op.shapes[0]) - 1]):
+            given = arguments(op, (33, *rest), DEVICES[formats])
+            by_row = [isinstance(value, torch.Tensor) and value.shape[0] == 33 for value in given]
+            whole = results(run(*given))
+            for first, end in ((0, 1), (1, 2), (5, 8), (7, 23), (16, 33), (32, 33)):
+                part = run(*(v[first:end] if mine else v for v, mine in zip(given, by_row, strict=True)))
+                for some, all_ in zip(results(part), whole, strict=True):
+                    assert torch.equal(some, all_[first:end]), (rest, first, end)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("formats", DEVICES)

@@ -30,7 +30,13 @@ class Store(Protocol):
 
 
 class Attention(Protocol[Meta]):
-    """plan once for a batch, then call once for a layer."""
+    """plan once for a batch, then call once for a layer.
+
+    row_invariant: whether what a query gets is bitwise the same whatever else is in the batch, and in whatever chunk of
+    its prompt it comes.
+    """
+
+    row_invariant: bool
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Attention[Any]:

@@ -143,6 +143,8 @@ class Native:
     library: of `build`. group: heads of queries to each head of keys.
     """
 
+    row_invariant = True
+
     def __init__(self, library: ctypes.CDLL, group: int = 1) -> None:
         self._run, self._group = library.ridgeline_attention, group
         self._run.argtypes = [ctypes.POINTER(kind) for kind in (_Store, _Batch, _Tensors)]

@@ -58,6 +58,8 @@ class Paged:
     """
 
     reads_contexts = True
+    row_invariant = False
+    """A query is computed differently alone than in a chunk."""
     prefers = 64
     """Tokens in a block: 8 KiB a head in 16 bits, and a table entry is looked up once for them."""
 

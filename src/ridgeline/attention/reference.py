@@ -96,6 +96,8 @@ class Reference:
     group_tokens: cached positions that a group of single queries gathers at most.
     """
 
+    row_invariant = False
+    """PyTorch's own cuts its sums by what it is given: lengths, masks and how many rows lie together."""
     reads_contexts = False
 
     def __init__(self, group_tokens: int | None = None) -> None:

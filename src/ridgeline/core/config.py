@@ -66,6 +66,14 @@ class ModelOptions:
         "auto", "Where the model runs. auto: an NVIDIA GPU if torch can use one, otherwise the CPU.",
         choices=("auto", "cpu", "cuda"),
     )  # fmt: skip
+    determinism: str = option(
+        "off",
+        "What a result may depend on in its last bits, which decide a token where two are as likely. off: on what else "
+        "is in the batch. run: the same requests in the same steps give the same bits, as off does too today. batch: a "
+        "result is bitwise the same whatever else runs, however prompts are cut, after preemption and a restart, at a "
+        "price; see docs/determinism.md.",
+        choices=tuple(MENU["determinism"]),
+    )
     threads: int | None = option(
         None,
         "CPU threads that the model computes with. Default: the physical cores that this process may use, because the "
@@ -131,7 +139,8 @@ class BatchingOptions:
     attention: str = option(
         "auto",
         "How queries meet the cached keys and values. auto: paged on a GPU, native on a CPU where it can be built and "
-        "the model's heads suit it (the start log says why not), otherwise the reference.",
+        "the model's heads suit it (the start log says why not), otherwise the reference; with --determinism batch the "
+        "fastest of those that compute a request the same way in every batch.",
         choices=("auto", *MENU["attention"]),
     )
     prefix_cache: bool | None = option(
@@ -330,12 +339,20 @@ class Config:
                 f"--kv-dtype {batching.kv_dtype} needs scales, and --attention reference keeps none; leave one of the "
                 "two out"
             )
+        if self.model.determinism == "batch" and batching.attention in BATCH_DEPENDENT:
+            raise ConfigError(
+                f"--determinism batch: --attention {batching.attention} computes a request differently in another "
+                "batch; take --attention auto, or leave one of the two out"
+            )
         if batching.kv_cache == "none":
             _check_without_cache(batching)
 
 
 WHOLE_PROMPTS = ("one", "static", "dynamic")
 """Choices of --batching that cannot cut a prompt: as their policies say, known here before anything is loaded."""
+
+BATCH_DEPENDENT = ("reference", "paged")
+"""Choices of --attention that are not row-invariant: as their classes say, known here before anything is loaded."""
 
 
 def _check_without_cache(batching: BatchingOptions) -> None:

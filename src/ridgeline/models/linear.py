@@ -45,20 +45,14 @@ class Embedding(Protocol):
 class Scheme(Protocol):
     """Turns a weight [d_out, d_in] into an object that multiplies by it. notes: for the operator.
 
-    A class that `quantize` names is made by `of`, and says as a class whether tokens are the same as without it (exact)
-    and how many bits of memory a weight takes.
+    row_invariant: whether what its linears give a row is bitwise the same whatever the other rows are.
     """
 
-    exact: bool
-    notes: tuple[str, ...]
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
-    @classmethod
-    def of(cls, device: Device, cache: Path | None) -> Scheme:
-        """cache: where compiled kernels are kept. Raises ConfigError where the device cannot do it."""
-        ...
-
-    @classmethod
-    def bits(cls, device: Device) -> float: ...
+    @property
+    def row_invariant(self) -> bool: ...
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear: ...
 
@@ -67,6 +61,21 @@ class Scheme(Protocol):
     def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
         """A table that is looked up and multiplied by, and held once."""
         ...
+
+
+class Offered(Scheme, Protocol):
+    """A scheme that `quantize` names. It is made by `of`, and says as a class whether tokens are the same as without it
+    (exact) and how many bits of memory a weight takes."""
+
+    exact: bool
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> Offered:
+        """cache: where compiled kernels are kept. Raises ConfigError where the device cannot do it."""
+        ...
+
+    @classmethod
+    def bits(cls, device: Device) -> float: ...
 
 
 class Dense:
@@ -85,6 +94,11 @@ class Dense:
 
     def __init__(self, kernel: LinearKernel, compute: torch.dtype) -> None:
         self._kernel, self._compute = kernel, compute
+
+    @property
+    def row_invariant(self) -> bool:
+        """As its kernel says; one that says nothing promises nothing."""
+        return bool(getattr(self._kernel, "row_invariant", False))
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
         assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"

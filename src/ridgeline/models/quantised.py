@@ -46,6 +46,11 @@ class _Integers:
             slow = f"--quantize {cls.name} runs without its kernels, many times slower, because {error}."
             return cls(None, device.compute, (slow,))
 
+    @property
+    def row_invariant(self) -> bool:
+        """The kernels add integers, whose sums are the same in every order."""
+        return self._native is not None
+
     @classmethod
     def bits(cls, device: Device) -> float:  # noqa: ARG003 - the same on all of them
         return BITS[cls.code_bits]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ridgeline.device.base import Device
+
 
 def gelu_new(x: Tensor) -> Tensor:
     """The tanh approximation of GELU that GPT-2 was trained with."""
@@ -24,6 +26,17 @@ def relu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu_new": gelu_new, "gelu": gelu, "relu": relu}
+
+
+def gelu_new_by_row(x: Tensor) -> Tensor:
+    """gelu_new of one row after the other. On a CPU torch computes the values that do not fill a vector, at the end of
+    every thread's part, with another tanh, so the bits of a value depend on where in the whole it stands."""
+    return gelu_new(x) if x.shape[0] == 1 else torch.stack([gelu_new(row) for row in x.unbind()])
+
+
+def invariant(name: str, device: Device) -> Callable[[Tensor], Tensor]:
+    """The version of an activation that gives a row the same bits whatever the other rows are."""
+    return gelu_new_by_row if name == "gelu_new" and device.torch_device.type == "cpu" else ACTIVATIONS[name]
 
 
 def gelu_new_by_hand(x: Tensor) -> Tensor:

@@ -49,11 +49,12 @@ def paged_ops(device: Device) -> PagedOps:
     return triton_ops() if is_triton(device) else REFERENCE
 
 
-def triton_ops() -> PagedOps:
-    """Kernels, on a GPU or in Triton's interpreter. Raises ImportError where there is no Triton."""
+def triton_ops(decode_whole_from: int | None = 64) -> PagedOps:
+    """Kernels, on a GPU or in Triton's interpreter. decode_whole_from: as Decode's. Raises ImportError where there is
+    no Triton."""
     from ridgeline.ops import pages_triton
     from ridgeline.ops.paged_decode_triton import Decode
     from ridgeline.ops.paged_prefill_triton import Prefill
 
     prefill = Prefill()
-    return PagedOps(pages_triton.append, Decode(), prefill, tile=prefill.queries)
+    return PagedOps(pages_triton.append, Decode(whole_from=decode_whole_from), prefill, tile=prefill.queries)

@@ -144,14 +144,17 @@ def _decode(
 
 @dataclass(frozen=True)
 class Decode:
-    """As paged_decode.decode. part: positions of a part, for fewer rows than whole_from. tile: positions at a time."""
+    """As paged_decode.decode. part: positions of a part, for fewer rows than whole_from. tile: positions at a time.
+
+    whole_from: None cuts at every number of rows, so that a row is computed the same way in all of them.
+    """
 
     part: int = 256
-    whole_from: int = 64
+    whole_from: int | None = 64
     tile: int = 64
     warps: int = 4
     stages: int = 3
-    _arrived: dict[torch.device, Tensor] = field(default_factory=dict)
+    _arrived: dict[tuple[torch.device, int], Tensor] = field(default_factory=dict)
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, pages: Pages, rows: Singles, scale: float,
@@ -161,22 +164,24 @@ class Decode:
         count, width = rows.block_tables.shape
         heads, kv_heads, head_dim = q.shape[1], k.shape[1], q.shape[2]
         columns, dtype = width_of(head_dim), pages.values.dtype
-        whole = count >= self.whole_from
+        at_once = self.whole_from
+        whole = at_once is not None and (count >= at_once or width * pages.block_size <= self.part)
         parts = 1 if whole else triton.cdiv(width * pages.block_size, self.part)
         mixes = torch.empty((1 if whole else count * heads * parts * columns,), dtype=torch.float32, device=q.device)
         sums = torch.empty((2 if whole else count * heads * parts * 2,), dtype=torch.float32, device=q.device)
         _decode[(heads, count, parts)](
             q, k, v, out, pages.values, *scales_of(pages), rows.block_tables, rows.contexts, rows.tokens, mixes, sums,
-            self._counters(q.device, self.whole_from * heads), scale * math.log2(math.e), q_stride, k_stride, v_stride,
-            out.stride(0), rows.block_tables.stride(0),
+            self._counters(q.device, (at_once or count) * heads), scale * math.log2(math.e), q_stride, k_stride,
+            v_stride, out.stride(0), rows.block_tables.stride(0),
             GROUP=heads // kv_heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, WIDTH=columns, BLOCK=pages.block_size,
             TILE=max(16, min(self.tile, 64 * 64 // columns)), PART=0 if whole else self.part, WINDOW=window or 0,
             KIND=KINDS.get(dtype, PLAIN), MOST=most_of(dtype), STAGES=self.stages, num_warps=self.warps,
         )  # fmt: skip
 
     def _counters(self, device: torch.device, count: int) -> Tensor:
-        """Of each row and head, how many parts are done; zero between launches."""
-        held = self._arrived.get(device)
-        if held is None or held.shape[0] < count:
-            held = self._arrived[device] = torch.zeros(count, dtype=torch.int32, device=device)
+        """Of each row and head, how many parts are done; zero between launches. Kept, because a captured step that was
+        given them goes on using them."""
+        held = self._arrived.get((device, count))
+        if held is None:
+            held = self._arrived[device, count] = torch.zeros(count, dtype=torch.int32, device=device)
         return held

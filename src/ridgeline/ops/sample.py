@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ridgeline.ops.lines import whole_lines
+
 _FIRST_LOOK = 256
 _TINY = 1e-30
+_ONE = 2.0**50
+"""Of a share of the distribution in whole numbers: sums over a row stay below 2^53, so float64 holds them too."""
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -23,24 +27,23 @@ def sample(
     top_k cuts first (0 is off), then top_p among what is left (1 is off), then min_p: what has less than that share of
     the likeliest one's weight (0 is off; Nguyen et al. 2024). What ties with the last one kept is kept. None: off for
     all rows. widest: the greatest top_k that is below the vocabulary; None asks the device, and waits for it; nothing
-    else here waits for one that is not a CPU. Then by inverse distribution function in the order of token ids. The sums
-    are float64: rounding in them moves a boundary by 1e-16, so results agree between devices and batches wherever the
-    logits do.
+    else here waits for one that is not a CPU. Then by inverse distribution function in the order of token ids. Weights
+    are added as whole numbers, in steps of 1e-15 of the distribution: their sums are exact, so they do not depend on
+    the order in which a device adds them, nor on how many rows there are.
     """
-    wide = logits.to(torch.float32)
+    wide = whole_lines(logits.to(torch.float32))
     wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
     weights = torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
     if top_k is not None:
-        if widest is None:
-            widest = int(torch.where(top_k < logits.shape[-1], top_k, 0).max())
-        weights = _keep_top_k(weights, top_k, widest)
+        cuts = torch.where(top_k < logits.shape[-1], top_k, 0)
+        weights = _keep_top_k(weights, cuts, int(cuts.max()) if widest is None else widest)
     if top_p is not None:
         weights = _keep_top_p(weights, top_p)
     if min_p is not None:
         floor = weights.amax(-1, keepdim=True) * min_p.to(weights.dtype)[:, None]
         weights = torch.where(weights >= floor, weights, 0.0)
-    reached = weights.cumsum(-1, dtype=torch.float64)
-    target = uniforms[:, None] * reached[:, -1:]
+    reached = _counted(weights).cumsum(-1)
+    target = (uniforms[:, None] * reached[:, -1:]).to(torch.int64)
     chosen = torch.searchsorted(reached, target, right=True)[:, 0]
     return chosen.clamp(max=logits.shape[-1] - 1)  # only logits that are not numbers get that far
 
@@ -51,27 +54,32 @@ def forbid(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.scatter(-1, every, float("-inf"))
 
 
+def _counted(weights: Tensor) -> Tensor:
+    """In whole numbers; scaling by a power of two is exact."""
+    return (weights * _ONE).to(torch.int64)
+
+
 def _keep_top_k(weights: Tensor, top_k: Tensor, widest: int) -> Tensor:
     if widest == 0:
         return weights
     best = weights.topk(widest, -1).values  # [rows, widest], descending
     floor = best.gather(-1, (top_k.clamp(1, widest) - 1)[:, None])
-    limited = (top_k > 0) & (top_k < weights.shape[-1])
-    floor = torch.where(limited[:, None], floor, 0.0)
+    floor = torch.where((top_k > 0)[:, None], floor, 0.0)
     return torch.where(weights >= floor, weights, 0.0)
 
 
 def _keep_top_p(weights: Tensor, top_p: Tensor) -> Tensor:
     """Keep the likeliest whose sum first reaches top_p of the row's total."""
     limited = top_p < 1
-    target = top_p.to(torch.float64)[:, None] * weights.sum(-1, keepdim=True, dtype=torch.float64)
+    target = top_p.to(torch.float64)[:, None] * _counted(weights).sum(-1, keepdim=True)
     # A nucleus is mostly small: looking at few first costs a CPU a tenth of sorting a vocabulary of 50 thousand. Any
     # other device would have to be asked whether few were enough, and waited for: it sorts.
     width = min(_FIRST_LOOK, weights.shape[-1]) if weights.device.type == "cpu" else weights.shape[-1]
     while True:
         whole = width == weights.shape[-1]
         best = weights.sort(-1, descending=True).values if whole else weights.topk(width, -1).values
-        before = best.cumsum(-1, dtype=torch.float64) - best.to(torch.float64)
+        counted = _counted(best)
+        before = counted.cumsum(-1) - counted
         kept = (before < target).sum(-1, keepdim=True).clamp(min=1)
         if whole or bool(((kept < width) | ~limited[:, None]).all()):
             break

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ridgeline.ops.lines import whole_lines
+
 
 def score(logits: Tensor, tokens: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """logits: [rows, vocab]; tokens: [rows]. Returns the tokens' log-probabilities [rows] float32, and the `most`
@@ -12,8 +14,8 @@ def score(logits: Tensor, tokens: Tensor, most: int) -> tuple[Tensor, Tensor, Te
 
     Log-softmax in float32. All values come from one table, so a token has the same number in both results.
     """
-    table = torch.log_softmax(logits.to(torch.float32), -1)
-    ids = _likeliest(table, min(most, table.shape[-1]))
+    table = torch.log_softmax(whole_lines(logits.to(torch.float32)), -1)
+    ids = _likeliest(table, min(most, logits.shape[-1]))
     return table.gather(-1, tokens[:, None])[:, 0], ids, table.gather(-1, ids)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, linear, norm, penalty, philox, quantised, sample, score
+from ridgeline.ops import activation, cases, linear, norm, penalty, philox, quantised, sample, score, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 
@@ -48,6 +48,12 @@ _LOGITS, _LOGIT_SIZES = ((1, 50), (3, 997), (40, 5003)), ((1, 50257), (8, 50257)
 _BY_ROW, _ALONE = frozenset({"reference", "torch"}), frozenset({"reference"})
 _FUSED, _ON_GPU = "ridgeline.ops.fused_triton", {"triton": is_triton}
 _LINEAR_SIZES = tuple((rows, *size) for size in ((768, 2304), (3072, 768), (768, 50257)) for rows in (1, 8, 32))
+_LINEARS: dict[str, linear.LinearKernel] = {
+    "columns": linear.Columns(),
+    "upcast": linear.Upcast(),
+    "native": linear.Native(),
+}
+_FITS = {"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native}
 
 OPS: tuple[Op, ...] = (
     Op(
@@ -62,11 +68,12 @@ OPS: tuple[Op, ...] = (
     Op(
         "bias_gelu_new", activation.bias_gelu_new_by_hand,
         {"torch": activation.bias_gelu_new, "triton": Lazy(_FUSED, "bias_gelu_new")},
-        _ROWS, _WIDE_SIZES, cases.bias_activation_inputs, cases.bias_smooth_cost, _BY_ROW | {"triton"}, limited=_ON_GPU,
+        _ROWS, _WIDE_SIZES, cases.bias_activation_inputs, cases.bias_smooth_cost, frozenset({"triton"}),
+        limited=_ON_GPU,
     ),
     Op(
-        "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new},
-        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, _BY_ROW,
+        "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new, "by row": activation.gelu_new_by_row},
+        _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, frozenset({"by row"}),
     ),
     Op(
         "gelu", activation.gelu_by_hand, {"torch": activation.gelu},
@@ -78,10 +85,10 @@ OPS: tuple[Op, ...] = (
     ),
     Op(
         "linear", linear.linear,
-        {"columns": linear.Columns(), "upcast": linear.Upcast(), "native": linear.Native()},
+        _LINEARS | {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()},
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
-        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(), streams=True,
-        limited={"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native},
+        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(f"{name}, in tiles" for name in _LINEARS),
+        streams=True, limited=_FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
     ),
     *(
         Op(

@@ -1,7 +1,7 @@
 """Rungs: the switches that lead from the naive loop to the full engine, in order. Data; runs and measures nothing.
 
-Each rung adds its change to those below it. What MENU offers and no rung names becomes a rung by itself: exact choices
-before the first lossy rung, lossy ones before speculation.
+Each rung adds its change to those below it. What MENU offers and no rung names becomes a rung by itself, unless it is a
+promise: exact choices before the first lossy rung, lossy ones before speculation.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ BASE: dict[str, Any] = {
     "max_num_seqs": SEATS,
 }
 """Where the ladder begins."""
+
+PROMISES = frozenset(
+    {("determinism", "run"), ("determinism", "batch"), ("attention", "paged-rows"), ("attention", "by-row")}
+)
+"""Choices that buy certainty with speed: no rungs, because all above them would pay too."""
 
 LATER = "not in this version"
 # What a choice is called that stands for doing without; the first that an option has is where the ladder begins.
@@ -87,7 +92,7 @@ def ladder(known: Sequence[Rung] = KNOWN) -> list[Rung]:
     exact: list[Rung] = []
     lossy: list[Rung] = []
     for option, choices in MENU.items():
-        own = [c for c in choices if (option, c) not in named]
+        own = [c for c in choices if (option, c) not in named | PROMISES]
         if option in families or not any(option == o for o, _ in named):
             own = [c for c in own if c != simplest(option)]
         made = [_by_itself(option, choice) for choice in own]
