@@ -1,8 +1,9 @@
 """What scripts that run on a GPU share: cases with a clock, each group in a process of its own. Knows no kernel.
 
 A group that hangs or breaks the device's context ends alone, after its timeout; a case that fails prints its error and
-the next one runs. On a CPU (`--dry-run`) the same code runs with tiny sizes and the host's clock, to prove that the
-script itself is sound; its numbers mean nothing.
+the next one runs. Kernels are compiled in a rehearsal, in which all groups run side by side and nobody looks at their
+clocks; groups without a clock of their own are done with it. On a CPU (`--dry-run`) the same code runs with tiny sizes
+and the host's clock, to prove that the script itself is sound; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ class Bench:
 
     device: torch.device
     gbs: float
+    repeats: int = REPEATS
 
     @property
     def dry(self) -> bool:
@@ -81,7 +84,7 @@ class Bench:
         for _ in range(3):
             run()
         pairs = []
-        for _ in range(REPEATS):
+        for _ in range(self.repeats):
             if before is not None:
                 before()
             pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
@@ -133,51 +136,106 @@ def run_group(group: Group, bench: Bench) -> None:
             return
 
 
-def main(module: str, about: str, groups: Mapping[str, Group], timeout_s: int) -> None:
-    """The command line of such a script: all groups, each in a process of its own, and one run file."""
+def main(
+    module: str, about: str, timed: Mapping[str, Group], untimed: Mapping[str, Group], rehearsed: Sequence[str],
+    timeout_s: int = 100,
+) -> None:  # fmt: skip
+    """The command line of such a script: all groups, each in a process of its own, and one run file. rehearsed: those
+    of the timed groups that compile something."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    groups = {**untimed, **timed}
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, with tiny sizes")
     parser.add_argument("--out", type=Path, help="the run file")
     parser.add_argument("--only", nargs="+", choices=list(groups), default=list(groups))
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--gbs", type=float, default=0.0, help="measured read bandwidth that shares divide by")
+    parser.add_argument("--child", choices=list(groups), help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of each timed case")
     asked = parser.parse_args()
-    bench = Bench(torch.device("cpu" if asked.dry_run else "cuda"), asked.gbs)
-    if asked.child:
+    if asked.child is not None:
         torch.manual_seed(0)
-        run_group(groups[asked.only[0]], bench)
+        where = torch.device("cpu" if asked.dry_run else "cuda")
+        run_group(groups[asked.child], Bench(where, asked.gbs, asked.repeats))
         return
-    results, gbs = [], asked.gbs
-    taken = provenance(sys.argv)
-    for name in asked.only:
-        flags = ["--gbs", str(gbs), *(["--dry-run"] if asked.dry_run else [])]
-        found = _child([sys.executable, "-m", module, "--child", "--only", name, *flags], timeout_s)
-        results.append({"group": name, "cases": found})
-        gbs = max([gbs, *(case.get("GB/s", 0.0) for case in found if case["name"].startswith("read "))])
-        if asked.out is not None:  # after each, because the next may be the last
-            config = {"dry_run": asked.dry_run, "repeats": REPEATS, "bandwidth_gbs": gbs}
+    flags = ["--dry-run"] if asked.dry_run else []
+    children = Children([sys.executable, "-m", module, *flags], timeout_s)
+    _run(asked, children, [n for n in untimed if n in asked.only], [n for n in timed if n in asked.only], rehearsed)
+
+
+def _run(
+    asked: argparse.Namespace, children: Children, untimed: list[str], timed: list[str], rehearsed: Sequence[str]
+) -> None:
+    results: list[dict[str, Any]] = []
+    gbs, taken = asked.gbs, provenance(sys.argv)
+
+    def keep(name: str, cases: list[Numbers]) -> None:
+        """After each, because the next may be the last."""
+        results.append({"group": name, "cases": cases})
+        if asked.out is not None:
+            config = {"dry_run": asked.dry_run, "repeats": asked.repeats, "bandwidth_gbs": gbs}
             write_run(asked.out, {"provenance": taken, "config": config, "results": results})
 
+    checking = [(name, children.start(name)) for name in untimed]
+    rehearsing = [(name, children.start(name, "--repeats", "1")) for name in timed if name in rehearsed]
+    for name, child in checking:
+        keep(name, child.cases())
+    for _, child in rehearsing:
+        child.ended()
+    for name in timed:
+        cases = children.start(name, "--repeats", str(asked.repeats), "--gbs", str(gbs)).cases()
+        gbs = max([gbs, *(case.get("GB/s", 0.0) for case in cases if case["name"].startswith("read "))])
+        keep(name, cases)
+    _summary([case for group in results for case in group["cases"]])
 
-def _child(command: Sequence[str], timeout_s: int) -> list[Numbers]:
-    """Run a group, print its lines as they come, and return its cases."""
-    print(f"-- {command[command.index('--only') + 1]}", flush=True)
-    found: list[Numbers] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        assert child.stdout is not None
-        watch = threading.Timer(timeout_s, child.kill)
-        watch.start()
-        for line in child.stdout:
+
+def _summary(cases: list[Numbers]) -> None:
+    """Last, because the end of an output is what people see: what failed, and what was named fastest."""
+    bad = [case for case in cases if "error" in case or any(value is False for value in case.values())]
+    print(f"== {len(cases)} cases, {len(bad)} wrong or failed")
+    for case in (*bad, *(case for case in cases if case["name"].startswith("fastest"))):
+        print(_text(case))
+
+
+class Children:
+    """Processes that run a group each."""
+
+    def __init__(self, command: list[str], timeout_s: int) -> None:
+        self._command, self._timeout_s = command, timeout_s
+
+    def start(self, group: str, *flags: str) -> Child:
+        return Child(group, [*self._command, "--child", group, *flags], self._timeout_s)
+
+
+class Child:
+    """One of them, and what it says. Its output goes to a file, so that it never waits for a reader."""
+
+    def __init__(self, group: str, command: list[str], timeout_s: int) -> None:
+        self._group, self._output = group, tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.STDOUT)
+        self._watch = threading.Timer(timeout_s, self._process.kill)
+        self._watch.start()
+
+    def ended(self) -> int:
+        code = self._process.wait()
+        self._watch.cancel()
+        return code
+
+    def cases(self) -> list[Numbers]:
+        """Waits for its end, and prints all of it."""
+        code = self.ended()
+        self._output.seek(0)
+        print(f"-- {self._group}", flush=True)
+        found: list[Numbers] = []
+        for line in self._output:
             if line.startswith(MARK):
                 found.append(json.loads(line.removeprefix(MARK)))
-                print(_text(found[-1]), flush=True)
-            else:
-                print(line, end="", flush=True)
-        watch.cancel()
-    if child.returncode:
-        found.append({"name": "(end)", "error": f"the process ended with {child.returncode}"})
-        print(_text(found[-1]), flush=True)
-    return found
+                print(_text(found[-1]))
+            elif code:  # it broke, and may have said why
+                print(line, end="")
+        if code:
+            found.append({"name": "(end)", "error": f"the process ended with {code}"})
+            print(_text(found[-1]))
+        sys.stdout.flush()
+        return found
 
 
 def _text(case: Numbers) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -14,6 +15,9 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 # Small models gain nothing from two threads, and tests that run side by side lose much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without a GPU, kernels written in Triton run through its interpreter; it must be told before anybody imports it.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would every program that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)

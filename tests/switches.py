@@ -15,6 +15,7 @@ SWITCHES: dict[str, tuple[Any, ...]] = {
     "batching": tuple(MENU["batching"]),
     "packing": tuple(MENU["packing"]),
     "kv_cache": tuple(MENU["kv_cache"]),
+    "attention": ("reference", "auto"),
     "chunked_prefill": (True, False),
     "prefix_cache": (True, False),
     "launches_in_flight": (1, 2, 3),

@@ -29,6 +29,9 @@ from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 
 if TYPE_CHECKING:
+    import torch
+
+    from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.runner.memory import MemoryPlan
@@ -40,13 +43,15 @@ if TYPE_CHECKING:
 class EngineOrder:
     """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
 
-    profiles: where traces of the running engine go; None: nobody can ask for one.
+    profiles: where traces of the running engine go; None: nobody can ask for one. cache: where compiled kernels are
+    kept between runs; None: they are compiled for this process alone.
     """
 
     config: Config
     name: str
     weights: Path | None
     profiles: Path | None = None
+    cache: Path | None = None
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
@@ -77,14 +82,15 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
-    plan = plan_engine_memory(order, limits, device)
+    attending = choose_attention(order, device)
+    plan = plan_engine_memory(order, limits, device, attending)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
     model = load_model(order, device, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
-    runner = make_runner(order.config, model, device, limits, plan)
+    runner = make_runner(order.config, model, device, limits, plan, attending)
     runner.warm_up()
     if around is not None:
         wrap_places(runner, around)
@@ -102,7 +108,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=tuple(filter(None, [missing_cuda_hint()])),
+        notes=tuple(filter(None, [missing_cuda_hint(), attending.note])),
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
@@ -158,11 +164,44 @@ def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLi
     return EngineLimits(policy, slots, max_len, budget)
 
 
-def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device) -> MemoryPlan:
+@dataclass(frozen=True, slots=True)
+class Attending:
+    """A backend, the format of its cache, and what the operator should know of the choice."""
+
+    attention: AnyAttention
+    kv_dtype: torch.dtype
+    note: str | None = None
+
+
+# What --attention auto takes on a device; elsewhere, and where this cannot be had, the reference.
+_BEST_ATTENTION = {"cpu": "native"}
+
+
+def choose_attention(order: EngineOrder, device: Device) -> Attending:
+    """Raises ConfigError where no backend serves what was asked for."""
+    from ridgeline.attention.base import CannotAttend
+
+    options, spec = order.config.batching, order.spec()
+    dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
+    asked = options.attention
+    best = _BEST_ATTENTION.get(device.torch_device.type, "reference")
+    reasons: list[str] = []
+    for name in dict.fromkeys((best, "reference")) if asked == "auto" else (asked,):
+        try:
+            attention = chosen("attention", name).open(spec, dtype, device, order.cache)
+        except CannotAttend as error:
+            reasons.append(str(error))
+        else:
+            return Attending(attention, dtype, f"{reasons[0]}; it is PyTorch's instead" if reasons else None)
+    option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
+    raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
+
+
+def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
     from ridgeline.device.base import BYTES_OF
     from ridgeline.runner.memory import plan_memory, workspace_bytes
 
-    spec, kv_memory = order.spec(), order.config.limits.kv_memory
+    spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, order.config.limits.block_size
     packing = chosen("packing", order.config.batching.packing)
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
@@ -170,13 +209,13 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device)
         spec,
         free_bytes=device.free_memory_bytes(),
         weight_bytes_per_value=BYTES_OF[device.dtype],
-        kv_bytes_per_value=BYTES_OF[device.dtype],
+        block_bytes=attending.attention.block_bytes(spec, block_size, attending.kv_dtype),
         workspace=workspace,
         positions=positions,
         slots=limits.slots,
         useful_sequences=useful_sequences(order.config, limits.slots, given=kv_memory is not None),
         max_model_len=limits.max_len,
-        block_size=order.config.limits.block_size,
+        block_size=block_size,
         share_percent=device.kv_share_percent,
         kv_memory=None if kv_memory is None else parse_bytes(kv_memory),
     )
@@ -214,13 +253,15 @@ def load_model(order: EngineOrder, device: Device, report: Report) -> GPT2:
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
 
 
-def make_runner(config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan) -> Runner:
-    from ridgeline.attention.reference import Reference
+def make_runner(
+    config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan, attending: Attending
+) -> Runner:
     from ridgeline.runner.runner import Runner
     from ridgeline.runner.slots import Sizes
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
-    return Runner(model, Reference(), chosen("packing", config.batching.packing)(), device, sizes)
+    packing = chosen("packing", config.batching.packing)()
+    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype)
 
 
 def outer_ranges(config: Config) -> Around | None:

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ class LLM:
     LLM("demo").generate(["Once upon a time"], SamplingParams(max_tokens=32)) gives one Generation a prompt, in order.
     model: as --model. options: any other option of `ridgeline serve`, by name, for example batching="one".
     terminal: where a person is told which model was chosen and why, and how a download goes; None keeps quiet.
+    cache: Ridgeline's folder for what it keeps between runs; None: kernels that an option needs are compiled each time.
     Raises ConfigError for what cannot work, BadRequest for a prompt that cannot run.
     """
 
@@ -102,6 +104,7 @@ class LLM:
         config: Config | None = None,
         access: Access | None = None,
         terminal: Terminal | None = None,
+        cache: Path | None = None,
         **options: Any,
     ) -> None:
         if config is not None and (model is not None or options):
@@ -116,7 +119,7 @@ class LLM:
         finally:
             if terminal is not None:
                 terminal.done()
-        order = EngineOrder(config, found.name, found.weights)
+        order = EngineOrder(config, found.name, found.weights, cache=cache)
         self.folder = found.text_folder
         self.tokenizer = Tokenizer.load(found.text_folder)
         self.tokenizer.check(order.spec())

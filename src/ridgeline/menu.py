@@ -22,6 +22,16 @@ MENU: dict[str, dict[str, str]] = {
         "paged": "ridgeline.kv.ledger:Ledger",
         "none": "ridgeline.kv.nocache:NoCache",
     },
+    "kv_dtype": {
+        "auto": "ridgeline.attention.formats:AsModel",
+        "bfloat16": "ridgeline.attention.formats:Bfloat16",
+        "float16": "ridgeline.attention.formats:Float16",
+        "int8": "ridgeline.attention.formats:Int8",
+    },
+    "attention": {
+        "reference": "ridgeline.attention.reference:Reference",
+        "native": "ridgeline.attention.native:Native",
+    },
     "prefix_cache": {
         "on": "ridgeline.kv.prefix:HashPrefix",
         "off": "ridgeline.kv.prefix:NoPrefix",

@@ -93,11 +93,11 @@ class ListedKeys:
 
 
 async def prepare(
-    config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch, profiles: Path
+    config: Config, access: Access, operator: Operator, report: Report, clock: Stopwatch, profiles: Path, cache: Path
 ) -> Prepared:
     """Choose the model, download it if need be, and read what the front needs of it. Raises ConfigError.
 
-    profiles: where traces of the engine go, if somebody asks for one.
+    profiles: where traces of the engine go, if somebody asks for one. cache: as `serve` has it.
     """
 
     def progress(at: Progress) -> None:
@@ -109,7 +109,7 @@ async def prepare(
     finally:
         operator.done()
     clock.lap("model look-up")
-    order = EngineOrder(config, found.name, found.weights, profiles)
+    order = EngineOrder(config, found.name, found.weights, profiles, cache)
     generation = read_generation(found.text_folder)
     tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
     tokenizer.check(order.spec())
@@ -144,7 +144,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, l
         clock = starting if first else Stopwatch()
         if prepared is None:
             clock.lap("listening")
-            prepared = await prepare(config, access, operator, report, clock, profiles.absolute())
+            prepared = await prepare(config, access, operator, report, clock, profiles.absolute(), cache)
         report("starting the engine", 0, 0)
         async with running_engine(make_channel(prepared.order), report) as (engine, info):
             whole_ms = clock.lap("engine process")

@@ -18,11 +18,12 @@ GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 
 def plan(**changes: Any) -> MemoryPlan:
     given: dict[str, Any] = {
-        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "kv_bytes_per_value": 2, "workspace": GIB,
+        "free_bytes": 8 * GIB, "weight_bytes_per_value": 2, "workspace": GIB,
         "positions": 2048, "slots": 256, "useful_sequences": 256, "max_model_len": 1024,
         "block_size": 16, "share_percent": 50,
     }  # fmt: skip
-    return plan_memory(SPEC, **(given | changes))
+    given |= changes
+    return plan_memory(SPEC, block_bytes=SPEC.kv_bytes_per_token(2) * given["block_size"], **given)
 
 
 def test_a_share_of_what_is_left_becomes_blocks() -> None:

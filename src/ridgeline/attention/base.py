@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,6 +15,10 @@ from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
 
 Meta = TypeVar("Meta")
+
+
+class CannotAttend(Exception):
+    """This backend cannot serve this model here; the message is half a sentence that says why."""
 
 
 class Store(Protocol):
@@ -27,7 +32,17 @@ class Store(Protocol):
 class Attention(Protocol[Meta]):
     """plan once for a batch, then call once for a layer."""
 
+    @staticmethod
+    def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Attention[Any]:
+        """A backend for this model with a cache of this format. cache: a folder for what is compiled, None: keep
+        nothing. Raises CannotAttend."""
+        ...
+
     def allows(self, block_size: int) -> bool: ...
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        """What a block occupies over all layers."""
+        ...
 
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> Store:
         """Make the cache that every later call writes and reads. Block `num_blocks` takes what padding writes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ridgeline.attention.base import score_scale
+from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Ints
@@ -90,13 +91,25 @@ def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
 
 
 class Reference:
-    """group_tokens: cached positions that a group of single queries gathers at most."""
+    """Blocks are gathered and given to PyTorch's own attention; runs everywhere.
+
+    group_tokens: cached positions that a group of single queries gathers at most.
+    """
 
     def __init__(self, group_tokens: int | None = None) -> None:
         self._group_tokens = group_tokens
 
+    @staticmethod
+    def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Reference:  # noqa: ARG004
+        if not dtype.is_floating_point:
+            raise CannotAttend("the reference keeps no scales, which a cache of 8 bits needs")
+        return Reference()
+
     def allows(self, block_size: int) -> bool:
         return block_size >= 1
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        return block_size * spec.kv_bytes_per_token(dtype.itemsize)
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device

@@ -71,7 +71,7 @@ def _local(config: Config, plain: bool, given: dict[str, Any], terminal: Termina
     from ridgeline.talk.local import Local
     from ridgeline.text.chat import ChatTemplate
 
-    llm = LLM(config=config, access=hub_access(), terminal=terminal)
+    llm = LLM(config=config, access=hub_access(), cache=cache_dir(), terminal=terminal)
     template = None if plain else ChatTemplate.load(llm.folder)
     if template is None and not plain:
         terminal.say(NO_TEMPLATE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TextIO
 
 import typer
 
-from ridgeline.cli.environment import hub_access
+from ridgeline.cli.environment import cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
@@ -52,7 +52,7 @@ def generate(
     asked["stop"] = tuple(stop) if stop else None
     given = {name: value for name, value in asked.items() if value is not None}
     SamplingParams(**given)  # raises before anything is loaded
-    llm = LLM(config=config, access=hub_access(), terminal=Terminal())
+    llm = LLM(config=config, access=hub_access(), cache=cache_dir(), terminal=Terminal())
     params = replace(llm.default_params, **given)
     turns = (JsonLines if json else Turns)(prompts, sys.stdout)
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ridgeline.cli.environment import hub_access
+from ridgeline.cli.environment import cache_dir, hub_access
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.records import write_run
@@ -44,7 +44,7 @@ def order_of(config: Config) -> EngineOrder:
         terminal.done()
     if found.note is not None:
         terminal.say(found.note)
-    return EngineOrder(dataclasses.replace(config, model=options), found.name, found.weights)
+    return EngineOrder(dataclasses.replace(config, model=options), found.name, found.weights, cache=cache_dir())
 
 
 @contextmanager

@@ -97,6 +97,18 @@ class BatchingOptions:
         "computed again at every step, which shows what a cache is worth.",
         choices=tuple(MENU["kv_cache"]),
     )
+    kv_dtype: str = option(
+        "auto",
+        "Number format of keys and values. A step of many requests reads mostly these, so half the bytes are up to "
+        "twice the tokens, and as much memory holds twice the sequences. auto: that of the weights.",
+        choices=tuple(MENU["kv_dtype"]),
+    )
+    attention: str = option(
+        "auto",
+        "How queries meet the cached keys and values. auto: native on a CPU where it can be built and the model's "
+        "heads suit it (the start log says why not), otherwise the reference.",
+        choices=("auto", *MENU["attention"]),
+    )
     prefix_cache: bool | None = option(
         None,
         "Find the blocks of a prompt's beginning that an earlier request computed (a system prompt, the turns of a "
@@ -287,6 +299,10 @@ class Config:
             raise ConfigError(
                 f"--chunked-prefill: --batching {batching.batching} computes prompts whole; take --batching continuous "
                 "or prefill-first, or leave --chunked-prefill out"
+            )
+        if batching.kv_dtype == "int8" and batching.attention == "reference":
+            raise ConfigError(
+                "--kv-dtype int8 needs scales, and --attention reference keeps none; leave one of the two out"
             )
         if batching.kv_cache == "none":
             _check_without_cache(batching)

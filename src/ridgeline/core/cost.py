@@ -18,12 +18,14 @@ REGIONS = ("embedding", "norm", "qkv", "attention", "projection", "mlp", "head",
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """Bits of a stored value. compute: the number format that matrix products run in, as Ceilings.matrix names it."""
+    """Bits of a stored value. compute: the number format that matrix products run in, as Ceilings.matrix names it.
+    kv_scale_bits: of the scales that a token and head has for its key and for its value."""
 
     weight_bits: int
     kv_bits: int
     activation_bits: int
     compute: str
+    kv_scale_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ class _Maker:
     def __init__(self, spec: ModelSpec, shape: StepShape, formats: Formats) -> None:
         self.spec, self.shape = spec, shape
         self.positions = shape.positions
-        self._weight, self._kv, self._value = formats.weight_bits, formats.kv_bits, formats.activation_bits
+        self._weight, self._value = formats.weight_bits, formats.activation_bits
+        self._token_bits = 2 * (spec.d_model * formats.kv_bits + spec.heads * formats.kv_scale_bits)
 
     def weights(self, values: int) -> int:
         return values * self._weight // 8
@@ -190,9 +193,8 @@ class _Maker:
         algorithm of FlashAttention, Dao et al. 2022), so they cost arithmetic and no bytes. A padded position attends
         itself."""
         spec, rows, padding = self.spec, self.shape.rows, self.shape.padding
-        cached = 2 * spec.d_model * (sum(row.context for row in rows) + padding)
-        written = 2 * spec.d_model * self.positions
+        cached = sum(row.context for row in rows) + padding
         pairs = sum(row.pairs for row in rows) + padding
         local = self.values(2 * self.positions * spec.d_model)
         flops = 4 * spec.d_model * pairs + _SOFTMAX_FLOPS * spec.heads * pairs
-        return OpCost("attention", "attention", layer, (cached + written) * self._kv // 8, local, flops)
+        return OpCost("attention", "attention", layer, (cached + self.positions) * self._token_bits // 8, local, flops)

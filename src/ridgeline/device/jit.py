@@ -1,4 +1,5 @@
-"""Jit: C compiled on this machine for this machine, kept between runs. Knows a compiler and a folder; knows no kernel.
+"""Jit: C and C++ compiled on this machine for this machine, kept between runs. Knows a compiler and a folder; knows no
+kernel.
 
 What is loaded runs as this program, so only a file that this user alone can have written is loaded, and only if it is
 whole: its digest lies beside it. Otherwise it is compiled again.
@@ -7,9 +8,11 @@ whole: its digest lies beside it. Otherwise it is compiled again.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import subprocess
@@ -18,36 +21,76 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ridgeline.device import openmp
+
 FOLDER = "kernels"
-COMPILERS = ("cc", "gcc", "clang")
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
 class CannotBuild(Exception):
-    """No C can be compiled or loaded here; the message is half a sentence that says why, and what to do."""
+    """Nothing can be compiled or loaded here; the message is half a sentence that says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """programs: what may compile it, best first. compiling: flags before the target's."""
+
+    name: str
+    suffix: str
+    programs: tuple[str, ...]
+    compiling: tuple[str, ...]
+    package: str
+
+
+C = Language("C", ".c", ("cc", "gcc", "clang"), (), "gcc")
+CPP = Language("C++", ".cpp", ("g++", "c++", "clang++"), ("-std=c++17", "-fopenmp", "-fno-math-errno"), "g++")
+"""With OpenMP: what is loaded shares torch's runtime and its threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
+    """linking: what a library is linked to, beside the compiler's own."""
+
     path: str
     version: str
+    language: Language = C
+    linking: tuple[str, ...] = ()
 
     @staticmethod
-    def find(which: Callable[[str], str | None] = shutil.which) -> Compiler:
+    def find(which: Callable[[str], str | None] = shutil.which, language: Language = C) -> Compiler:
         """The first that answers. Raises CannotBuild."""
-        for name in COMPILERS:
+        for name in language.programs:
             path = which(name)
             told = None if path is None else _run([path, "--version"])
             if path is not None and told is not None and told.returncode == 0:
-                return Compiler(path, told.stdout.partition("\n")[0].strip())
-        raise CannotBuild("there is no C compiler; install one (on Debian and Ubuntu: apt install gcc)")
+                return Compiler(path, told.stdout.partition("\n")[0].strip(), language)
+        raise CannotBuild(
+            f"there is no {language.name} compiler; install one (on Debian and Ubuntu: apt install {language.package})"
+        )
+
+    @staticmethod
+    def find_cpp(which: Callable[[str], str | None] = shutil.which) -> Compiler:
+        """For C++17 with OpenMP, linked to torch's own runtime. Raises CannotBuild."""
+        found, runtime = Compiler.find(which, CPP), openmp.runtime()
+        if runtime is None:
+            return dataclasses.replace(found, linking=("-fopenmp",))
+        # Code that clang makes calls LLVM's runtime, which knows the calls of GNU's code too, but not the other way.
+        if "clang" in found.version and runtime.name.startswith("libgomp"):
+            raise CannotBuild(f"torch runs on GNU's OpenMP and {found.path} is clang; install g++")
+        return dataclasses.replace(found, linking=(str(runtime),))
 
     def build(self, source: Path, target: Path) -> None:
         """Raises CannotBuild."""
-        complaint = ""
+        complaint, made = "", source.with_suffix(".o")
         for flags in _TARGETS:
-            done = _run([self.path, "-O3", *flags, "-shared", "-fPIC", "-o", str(target), str(source)])
+            # In two steps: a linker that is told -fopenmp adds the compiler's own runtime to torch's.
+            done = _run(
+                [self.path, "-O3", *self.language.compiling, *flags, "-fPIC", "-c", "-o", str(made), str(source)]
+            )
+            if done is not None and done.returncode == 0:
+                done = _run([self.path, "-shared", "-o", str(target), str(made), *self.linking])
             if done is not None and done.returncode == 0:
                 return
             complaint = "it did not end" if done is None else done.stderr.strip().partition("\n")[0]
@@ -56,9 +99,15 @@ class Compiler:
         )
 
 
+def source_of(path: Path) -> str:
+    """A file with the files of its own folder that it includes in their place, so that one digest covers all."""
+    return _INCLUDE.sub(lambda found: source_of(path.with_name(found[1])), path.read_text(encoding="utf-8"))
+
+
 def load(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
     """The library made of this source, from `cache`/kernels or compiled now. Raises CannotBuild."""
-    facts = "\0".join((source, compiler.path, compiler.version, platform.machine(), _cpu_flags()))
+    how = (*compiler.language.compiling, *compiler.linking)
+    facts = "\0".join((source, compiler.path, compiler.version, *how, platform.machine(), _cpu_flags()))
     name = hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
     try:
         folder = _private(cache / FOLDER)
@@ -77,7 +126,7 @@ def load(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
 def _build(source: str, path: Path, compiler: Compiler) -> Path:
     """Into its place at once, so that no reader sees half of it."""
     with tempfile.TemporaryDirectory(prefix=".building-", dir=path.parent) as place:
-        code, made, digest = (Path(place) / name for name in ("source.c", "made.so", "digest"))
+        code, made, digest = (Path(place) / name for name in (f"source{compiler.language.suffix}", "made.so", "digest"))
         code.write_text(source, encoding="utf-8")
         compiler.build(code, made)
         digest.write_text(_digest(made), encoding="ascii")

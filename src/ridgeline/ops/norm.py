@@ -18,3 +18,16 @@ def layer_norm_by_hand(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> T
     mean = wide.mean(-1, keepdim=True)
     variance = (wide - mean).square().mean(-1, keepdim=True)
     return ((wide - mean) / torch.sqrt(variance + eps) * weight + bias).to(x.dtype)
+
+
+def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    total = x + residual
+    return total, layer_norm(total, weight, bias, eps)
+
+
+def add_layer_norm_by_hand(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The definition: the sum, [tokens, d], and what the next half of a block begins with. The sum is rounded first."""
+    total = (x.to(torch.float32) + residual.to(torch.float32)).to(x.dtype)
+    return total, layer_norm_by_hand(total, weight, bias, eps)

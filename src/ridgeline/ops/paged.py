@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
 
 from torch import Tensor
 
@@ -14,20 +16,46 @@ from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.pages import Pages
 
 
+class DecodeOp(Protocol):
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, pages: Pages, rows: Singles, scale: float,
+        window: int | None = None,
+    ) -> None:  # fmt: skip
+        ...
+
+
+class PrefillOp(Protocol):
+    def __call__(
+        self, q: Tensor, out: Tensor, pages: Pages, spans: Spans, scale: float, window: int | None = None
+    ) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PagedOps:
     """As pages.append, paged_decode.decode and paged_prefill.prefill define them. tile: queries that a tile of prefill
     has at most."""
 
     append: Callable[[Pages, Tensor, Tensor, Tensor], None]
-    decode: Callable[[Tensor, Tensor, Tensor, Tensor, Pages, Singles, float, int | None], None]
-    prefill: Callable[[Tensor, Tensor, Pages, Spans, float, int | None], None]
+    decode: DecodeOp
+    prefill: PrefillOp
     tile: int
 
 
 REFERENCE = PagedOps(pages.append, paged_decode.decode, paged_prefill.prefill, tile=64)
 
 
-def paged_ops(_: Device) -> PagedOps:
+def paged_ops(device: Device) -> PagedOps:
     """The fastest known for this device."""
-    return REFERENCE
+    if device.torch_device.type != "cuda" or find_spec("triton") is None:
+        return REFERENCE
+    return triton_ops()
+
+
+def triton_ops() -> PagedOps:
+    """Kernels, on a GPU or in Triton's interpreter. Raises ImportError where there is no Triton."""
+    from ridgeline.ops import pages_triton
+    from ridgeline.ops.paged_decode_triton import Decode
+    from ridgeline.ops.paged_prefill_triton import Prefill
+
+    prefill = Prefill()
+    return PagedOps(pages_triton.append, Decode(), prefill, tile=prefill.queries)

@@ -23,9 +23,10 @@ SMALLEST_SCALE = 2.0**-24
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """values: [blocks, 2, kv_heads, block_size, head_dim], keys before values. scales: [blocks, 2, kv_heads,
-    block_size] float16, what a stored value of 8 bits is to be multiplied by; None: values are stored as they are.
-    What nobody wrote may be anything: readers mask, they do not multiply by 0.
+    """values: [blocks, 2, kv_heads, block_size, head_dim], keys before values. scales: [blocks, kv_heads, block_size,
+    2] float16, what a token's stored keys and values of 8 bits are to be multiplied by, side by side because the
+    asynchronous copies of a GPU move 4 bytes at least; None: values are stored as they are. What nobody wrote may be
+    anything: readers mask, they do not multiply by 0.
     """
 
     values: Tensor
@@ -35,9 +36,10 @@ class Pages:
     def make(
         blocks: int, kv_heads: int, block_size: int, head_dim: int, dtype: torch.dtype, device: torch.device
     ) -> Pages:
-        shape = (blocks, 2, kv_heads, block_size)
-        scales = torch.empty(shape, dtype=torch.float16, device=device) if dtype in SCALED else None
-        return Pages(torch.empty((*shape, head_dim), dtype=dtype, device=device), scales)
+        values = torch.empty((blocks, 2, kv_heads, block_size, head_dim), dtype=dtype, device=device)
+        if dtype not in SCALED:
+            return Pages(values, None)
+        return Pages(values, torch.empty((blocks, kv_heads, block_size, 2), dtype=torch.float16, device=device))
 
     @property
     def block_size(self) -> int:
@@ -48,7 +50,7 @@ class Pages:
         at = blocks.long()
         found = _plain(self.values)[at].view(self.values.dtype).to(torch.float32)
         if self.scales is not None:
-            found = found * self.scales[at].to(torch.float32)[..., None]
+            found = found * self.scales[at].to(torch.float32).movedim(-1, at.dim())[..., None]
         keys, values = found.unbind(at.dim())
         return keys, values
 
@@ -66,7 +68,7 @@ def append(pages: Pages, k: Tensor, v: Tensor, writes: Tensor) -> None:
         stored, scales = stored_as(given, pages.values.dtype)
         _plain(pages.values)[:, part][block, :, offset] = _plain(stored)
         if pages.scales is not None and scales is not None:
-            pages.scales[:, part][block, :, offset] = scales
+            pages.scales[..., part][block, :, offset] = scales
 
 
 def stored_as(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from typing import Any
 from ridgeline.device.base import Device
 from ridgeline.ops import activation, cases, linear, norm, penalty, philox, sample, score
 from ridgeline.ops.cases import Cost, Inputs, Shape
+from ridgeline.ops.lazy import Lazy, is_triton
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,23 @@ _ROWS, _ROW_SIZES = ((1, 64), (3, 256), (32, 768)), ((1, 768), (32, 768), (512, 
 _WIDE_SIZES = ((1, 3072), (32, 3072), (512, 3072))
 _LOGITS, _LOGIT_SIZES = ((1, 50), (3, 997), (40, 5003)), ((1, 50257), (8, 50257), (32, 50257))
 _BY_ROW, _ALONE = frozenset({"reference", "torch"}), frozenset({"reference"})
+_FUSED, _ON_GPU = "ridgeline.ops.fused_triton", {"triton": is_triton}
 _LINEAR_SIZES = tuple((rows, *size) for size in ((768, 2304), (3072, 768), (768, 50257)) for rows in (1, 8, 32))
 
 OPS: tuple[Op, ...] = (
     Op(
         "layer_norm", norm.layer_norm_by_hand, {"torch": norm.layer_norm},
         _ROWS, _ROW_SIZES, cases.norm_inputs, cases.norm_cost, _BY_ROW,
+    ),
+    Op(
+        "add_layer_norm", norm.add_layer_norm_by_hand,
+        {"torch": norm.add_layer_norm, "triton": Lazy(_FUSED, "add_layer_norm")},
+        _ROWS, _ROW_SIZES, cases.add_norm_inputs, cases.add_norm_cost, _BY_ROW | {"triton"}, limited=_ON_GPU,
+    ),
+    Op(
+        "bias_gelu_new", activation.bias_gelu_new_by_hand,
+        {"torch": activation.bias_gelu_new, "triton": Lazy(_FUSED, "bias_gelu_new")},
+        _ROWS, _WIDE_SIZES, cases.bias_activation_inputs, cases.bias_smooth_cost, _BY_ROW | {"triton"}, limited=_ON_GPU,
     ),
     Op(
         "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new},

@@ -76,7 +76,7 @@ def plan_memory(
     *,
     free_bytes: int,
     weight_bytes_per_value: int,
-    kv_bytes_per_value: int,
+    block_bytes: int,
     workspace: int,
     positions: int,
     slots: int,
@@ -87,8 +87,9 @@ def plan_memory(
     kv_memory: int | None = None,
 ) -> MemoryPlan:
     """Divide the free memory. share_percent: of what weights and workspace leave, for the KV cache unless kv_memory
-    says how many bytes. positions, slots: of a step at most, which the workspace was computed from. useful_sequences:
-    more of the longest are of no use to anybody. Raises ConfigError, with the numbers, for what cannot work.
+    says how many bytes. block_bytes: what a block of the cache occupies. positions, slots: of a step at most, which the
+    workspace was computed from. useful_sequences: more of the longest are of no use to anybody. Raises ConfigError,
+    with the numbers, for what cannot work.
     """
     weights = spec.parameters * weight_bytes_per_value
     left = free_bytes - weights - workspace
@@ -103,7 +104,6 @@ def plan_memory(
         raise ConfigError(f"the model does not fit: {taken}. Free some memory, or use a smaller model or dtype")
     if kv_memory is not None and kv_memory > left:
         raise ConfigError(f"--kv-memory {_size(kv_memory)}: only {_size(left)} are left; {taken}")
-    block_bytes = block_size * spec.kv_bytes_per_token(kv_bytes_per_value)
     longest = -(-max_model_len // block_size)
     budget = left * share_percent // 100 if kv_memory is None else kv_memory
     affordable = budget // block_bytes - 1  # one is scratch

@@ -41,15 +41,24 @@ class Launched:
 class Runner:
     """`collect(launch(plan))` is one step; results are collected in the order of launches.
 
-    forward: what steps go through. eager: the same operations one by one; whoever wants to see them puts it in
-    forward's place for a while (runner/regions.py).
+    kv_dtype: the cache's format, None: the device's. forward: what steps go through. eager: the same operations one by
+    one; whoever wants to see them puts it in forward's place for a while (runner/regions.py).
     """
 
-    def __init__(self, model: Model, attention: AnyAttention, packing: Packing, device: Device, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        model: Model,
+        attention: AnyAttention,
+        packing: Packing,
+        device: Device,
+        sizes: Sizes,
+        kv_dtype: torch.dtype | None = None,
+    ) -> None:
         assert attention.allows(sizes.block_size), sizes.block_size
         assert sizes.max_len <= model.spec.max_positions, sizes.max_len
         self.device, self.sizes = device, sizes
-        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, device.dtype, device)
+        stored = device.dtype if kv_dtype is None else kv_dtype
+        self.store = attention.store(model.spec, sizes.num_blocks, sizes.block_size, stored, device)
         self._tables = SlotTables(sizes, device)
         self._packing = packing
         self.eager = Eager(model, attention)

@@ -44,7 +44,7 @@ def judge(
 def _demo(order: EngineOrder) -> EngineOrder:
     model = dataclasses.replace(order.config.model, model=DEMO, random_weights=None)
     found = resolve(DEMO)
-    return EngineOrder(dataclasses.replace(order.config, model=model), found.name, found.weights)
+    return EngineOrder(dataclasses.replace(order.config, model=model), found.name, found.weights, cache=order.cache)
 
 
 def _engine(order: EngineOrder, config: Config, longest: int) -> Engine:

@@ -178,7 +178,7 @@ def step_from_json(item: Mapping[str, Any]) -> Step:
 
 def formats_from_json(item: Mapping[str, Any]) -> Formats:
     weights, kv, values = (_whole(item[name], 1) for name in ("weight_bits", "kv_bits", "activation_bits"))
-    return Formats(weights, kv, values, str(item["compute"]))
+    return Formats(weights, kv, values, str(item["compute"]), _whole(item.get("kv_scale_bits", 0)))
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
