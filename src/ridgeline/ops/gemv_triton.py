@@ -186,9 +186,10 @@ def _linear(
                     top = tl.maximum(top, value)
             if tops is not None:
                 best = tl.max(top, 0, keep_dims=True)
-                at = row * tl.num_programs(0) + tl.program_id(0) + tl.zeros([1, 1], tl.int32)
-                tl.store(tops + at, best, mask=row < rows)
-                tl.store(places + at, tl.min(tl.where(top == best, place, NOWHERE), 0, keep_dims=True), mask=row < rows)
+                nth = tl.zeros([1, 1], tl.int32) + row
+                at = nth * tl.num_programs(0) + tl.program_id(0)
+                tl.store(tops + at, best, mask=nth < rows)
+                tl.store(places + at, tl.min(tl.where(top == best, place, NOWHERE), 0, keep_dims=True), mask=nth < rows)
 
 
 @triton.jit
@@ -209,17 +210,18 @@ def _settle(
 
 @triton.jit
 def _best_of(
-    logits, tops, places, vocab, stride,
+    logits, tops, places, vocab, readable, stride,
     COLUMNS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """The best of COLUMNS logits of a row."""
+    """The best of COLUMNS logits of a row. readable: what may be read of it, `vocab` or more: a multiple of 16 is read
+    16 bytes at a time."""
     if DEPENDENT:
         gdc_launch_dependents()
         gdc_wait()
     row, part = tl.program_id(0), tl.program_id(1)
     at = part * COLUMNS + tl.arange(0, COLUMNS)
-    real = at < vocab
-    value = comparable(tl.load(logits + row.to(tl.int64) * stride + at, mask=real, other=0.0), real)
+    value = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < readable, other=0.0)
+    value = comparable(value, at < vocab)
     top = tl.max(value, 0)
     place = row * tl.num_programs(1) + part
     tl.store(tops + place, top)
@@ -287,7 +289,7 @@ class Kernels:
         tops = torch.empty(rows, parts, dtype=torch.float32, device=logits.device)
         places = torch.empty(rows, parts, dtype=torch.int32, device=logits.device)
         _best_of[(rows, parts)](
-            logits, tops, places, vocab, logits.stride(0),
+            logits, tops, places, vocab, _readable(logits), logits.stride(0),
             COLUMNS=_COLUMNS, DEPENDENT=self._dependent, num_warps=4, **self._options,
         )  # fmt: skip
         return self._settled(tops, places)
@@ -319,6 +321,13 @@ class Kernels:
             GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self._dependent,
             num_warps=tile.warps, **self._options,
         )  # fmt: skip
+
+
+def _readable(logits: Tensor) -> int:
+    """Of every row: where rows are padded, the padding too."""
+    rows, vocab = logits.shape
+    left = logits.untyped_storage().nbytes() // logits.element_size() - logits.storage_offset()
+    return logits.stride(0) if vocab <= logits.stride(0) <= left - (rows - 1) * logits.stride(0) else vocab
 
 
 def _outputs(weight: Words, tile: Tile) -> int:
