@@ -1,4 +1,4 @@
-"""Triton's products for few rows against plain torch: on a GPU where there is one, otherwise through the interpreter."""
+"""Triton's products for few rows against plain torch: on a GPU if there is one, otherwise through the interpreter."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,13 +13,17 @@ from torch.nn import functional
 
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.linear import LinearKernel
+from ridgeline.ops.norm import layer_norm
+
+Norm = Callable[[Tensor], Any]
+"""x: [tokens, d]. Returns what the scheme's own matrices take for its normalised x: a tensor, or a promise of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearSpec:
     """A matrix by its place. parts: what its outputs are, in order, for schemes that treat them apart (q, k, v).
 
-    activation: a name in ops.activation, or None.
+    activation: a name in ops.activation, or None. norm: what it multiplies comes from there, made by the same scheme.
     """
 
     name: str
@@ -26,11 +32,12 @@ class LinearSpec:
     d_out: int
     bias: bool = True
     activation: str | None = None
+    norm: Norm | None = None
 
 
 class Linear(Protocol):
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """x: [tokens, d_in]. Returns residual + activation(W x + b), [tokens, d_out]."""
+    def __call__(self, x: Any, residual: Tensor | None = None) -> Tensor:
+        """x: [tokens, d_in], or what the norm returned. Returns residual + activation(W x + b), [tokens, d_out]."""
         ...
 
 
@@ -47,8 +54,19 @@ class Scheme(Protocol):
 
     def embedding(self, weight: Tensor) -> Embedding: ...
 
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        """weight, bias: [d], in the format of activations."""
+        ...
 
-class Dense:
+
+class PlainNorms:
+    """Of schemes that normalise before they multiply."""
+
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        return partial(layer_norm, weight=weight, bias=bias, eps=eps)
+
+
+class Dense(PlainNorms):
     """Weights as they are. kernel: ops.linear.linear_kernel(device); compute: the format of activations."""
 
     def __init__(self, kernel: LinearKernel, compute: torch.dtype) -> None:

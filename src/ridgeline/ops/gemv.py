@@ -52,14 +52,14 @@ def layer(
 ) -> Layer:
     """Computes what depends on weights alone. A kernel may read it before it waits for the kernel ahead, so the device
     must be done with it before the first use."""
-    added = None if bias is None else bias.to(torch.float32)
+    plus = None if bias is None else bias.to(torch.float32)
     if norm is None:
-        return Layer(weight, bias, norm, activation, added=added)
+        return Layer(weight, bias, norm, activation, added=plus)
     values = weight.values()
     shift = torch.mv(values, norm.bias.to(torch.float32))
     gained = torch.mv(values, norm.weight.to(torch.float32))
-    added = shift if added is None else added + shift
-    return Layer(weight, bias, norm, activation, norm.weight.contiguous(), gained, added)
+    added = shift if plus is None else plus + shift
+    return Layer(weight, bias, norm, activation, norm.weight, gained, added)
 
 
 class FewRows(Protocol):
@@ -87,8 +87,9 @@ def fused_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) -> Ten
     if layer.norm is not None:
         weight, bias = (part.to(torch.float32) for part in (layer.norm.weight, layer.norm.bias))
         wide = functional.layer_norm(wide, (x.shape[1],), weight, bias, layer.norm.eps)
-    bias = None if layer.bias is None else layer.bias.to(torch.float32)
-    y = functional.linear(wide, layer.weight.values(), bias)
+    y = torch.mm(wide, layer.weight.values().t())
+    if layer.bias is not None:
+        y += layer.bias.to(torch.float32)
     if layer.activation is not None:
         y = ACTIVATIONS[layer.activation](y)
     return (y if residual is None else y + residual).to(x.dtype)
@@ -161,7 +162,8 @@ def choose(
 def _try_out(kernels: FewRows, device: torch.device, dtype: torch.dtype) -> None:
     """One small chain. Raises if it does not run, or is wrong."""
     generator = torch.Generator().manual_seed(0)
-    norm = LayerNorm(*(torch.randn(256, generator=generator).to(device, dtype) for _ in range(2)), 1e-5)
+    gain, shift = (torch.randn(256, generator=generator).to(device, dtype) for _ in range(2))
+    norm = LayerNorm(gain, shift, 1e-5)
     weight = (torch.randn(256, 256, generator=generator) / 16).to(device, dtype)
     first, second = layer(plain(weight), norm=norm), layer(plain(weight.flip(0).contiguous()))
     x = torch.randn(1, 256, generator=generator).to(device, dtype)

@@ -7,8 +7,8 @@ normalisation takes no kernel and no pass of its own: with p = x[0], s = 1 / dev
 
     W LN(x) = s (W g) (x - p) - s mean(x - p) (W g) 1 + W b
 
-where (W g) 1 and W b are computed once, and the sums over x run beside the product. x[0] is no further from the mean than sqrt(d) deviations (Samuelson
-1968), so the one-pass variance loses a factor of d of float32's precision at most.
+where (W g) 1 and W b are computed once, and the sums over x run beside the product. x[0] is no further from the mean
+than sqrt(d) deviations (Samuelson 1968), so the one-pass variance loses a factor of d of float32's precision at most.
 """
 
 from __future__ import annotations
@@ -307,7 +307,8 @@ class Kernels:
         self, x: Tensor, layer: Layer, residual: Tensor | None, out: Tensor, tops: Tensor | None, places: Tensor | None
     ) -> None:
         rows, weight = x.shape[0], layer.weight
-        assert 0 < rows <= self.most and x.stride(1) == 1 and x.shape[1] == weight.d_in, x.shape
+        assert 0 < rows <= self.most, rows
+        assert x.stride(1) == 1 and x.shape[1] == weight.d_in, x.shape  # noqa: PT018
         assert residual is None or residual.stride(1) == 1
         tile = self._tile_of(weight, rows)
         per = PER[weight.kind]

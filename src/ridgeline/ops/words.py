@@ -40,6 +40,11 @@ class Words:
     def groups(self) -> int:
         return 0 if self.scales is None else self.scales.shape[1]
 
+    def cut(self, d_out: int) -> Words:
+        """The first rows of it."""
+        scales = None if self.scales is None else self.scales[:d_out]
+        return Words(self.words[:d_out], scales, self.d_in, self.kind)
+
     def values(self) -> Tensor:
         """The definition: the matrix in float32, [d_out, d_in]."""
         if self.scales is None:
