@@ -263,7 +263,7 @@ class Kernels:
     most = 16
 
     def __init__(self, dependent: bool, tile_of: Tiling = tiling) -> None:
-        self._dependent, self._tile_of = dependent, tile_of
+        self.dependent, self._tile_of = dependent, tile_of
         self._options: dict[str, bool] = {"launch_pdl": True} if dependent else {}
 
     def linear(self, x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
@@ -290,7 +290,7 @@ class Kernels:
         places = torch.empty(rows, parts, dtype=torch.int32, device=logits.device)
         _best_of[(rows, parts)](
             logits, tops, places, vocab, _readable(logits), logits.stride(0),
-            COLUMNS=_COLUMNS, DEPENDENT=self._dependent, num_warps=4, **self._options,
+            COLUMNS=_COLUMNS, DEPENDENT=self.dependent, num_warps=4, **self._options,
         )  # fmt: skip
         return self._settled(tops, places)
 
@@ -299,7 +299,7 @@ class Kernels:
         chosen = torch.empty(rows, dtype=torch.int64, device=tops.device)
         _settle[(rows,)](
             tops, places, chosen, parts,
-            PARTS=triton.next_power_of_2(parts), DEPENDENT=self._dependent, num_warps=4, **self._options,
+            PARTS=triton.next_power_of_2(parts), DEPENDENT=self.dependent, num_warps=4, **self._options,
         )  # fmt: skip
         return chosen
 
@@ -319,7 +319,7 @@ class Kernels:
             0.0 if layer.norm is None else layer.norm.eps,
             D_IN=weight.d_in, ROWS=triton.next_power_of_2(rows), HIGH=tile.warps * per // tile.span, PARTS=tile.parts,
             CHUNK=chunk, CHUNKS=triton.cdiv(weight.d_in, chunk * per), PER=per, KIND=weight.kind,
-            GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self._dependent,
+            GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self.dependent,
             num_warps=tile.warps, **self._options,
         )  # fmt: skip
 
