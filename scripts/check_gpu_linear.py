@@ -25,7 +25,7 @@ from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy
 
 TILES = (Tile(), Tile(warps=8), Tile(parts=2), Tile(span=2), Tile(warps=8, span=2))
-WIDER = (Tile(), Tile(parts=2), Tile(parts=4), Tile(parts=2, span=2))
+WIDER = (Tile(), Tile(parts=2), Tile(parts=2, span=2), Tile(span=2))
 HEAD_TILES = (Tile(parts=2), Tile(parts=4), Tile(parts=8), Tile(parts=4, warps=8))
 FLUSH_TO = 150_000_000
 

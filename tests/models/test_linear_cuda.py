@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ridgeline.models.linear import Dense, LinearSpec, Scheme
-from ridgeline.models.linear_cuda import CudaDense, CudaHead
+from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
 from ridgeline.ops.gemv import FewRows
 from ridgeline.ops.linear import linear
 from ridgeline.ops.sample import greedy
+from ridgeline.ops.words import QUANTISE
 
 VOCAB, WIDTH = 70, 64
 
@@ -75,3 +76,13 @@ def test_a_tied_vocabulary_is_padded_once() -> None:
     held[5] = 7.0
     assert torch.equal(embedding(torch.tensor([5])), torch.full((1, WIDTH), 7.0))
     assert held.untyped_storage().nbytes() == 128 * WIDTH * 4
+
+
+@pytest.mark.parametrize("name", QUANTISE)
+def test_few_rows_and_many_of_fewer_bits_agree(name: str) -> None:
+    place, x = LinearSpec("in", ("up",), WIDTH, 96, activation="gelu_new"), torch.randn(3, WIDTH)
+    found = []
+    for kernels in (few(), None):
+        norm, multiply = with_norm(CudaQuantised(QUANTISE[name], kernels, torch.float32), place)
+        found.append(multiply(norm(x)))  # type: ignore[operator]
+    torch.testing.assert_close(found[0], found[1], atol=2e-5, rtol=2e-5)

@@ -7,6 +7,7 @@ matrix behind it normalises on the way. Many rows go through the library, which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ridgeline.core.errors import ConfigError
+from ridgeline.device.base import Device
 from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
 from ridgeline.ops import words
-from ridgeline.ops.gemv import FewRows, Layer, LayerNorm, layer
+from ridgeline.ops.gemv import FewRows, Layer, LayerNorm, few_rows, layer
 from ridgeline.ops.library import product
 from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy
-from ridgeline.ops.words import Words
+from ridgeline.ops.words import QUANTISE, Words
 
 FEW = 8
 """Rows up to which Triton's kernels multiply."""
@@ -67,6 +70,17 @@ class Library:
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         return product(x, self._weight, self._bias, self._activation, residual)
+
+
+class Widened:
+    """A matrix of fewer bits, made whole at every call. bias: padded as the matrix is."""
+
+    def __init__(self, weight: Words, bias: Tensor | None, activation: str | None, compute: torch.dtype) -> None:
+        self._weight, self._bias, self._activation, self._compute = weight, bias, activation, compute
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        whole = self._weight.values().to(self._compute)
+        return product(x, whole, self._bias, self._activation, residual)
 
 
 class CudaLinear:
@@ -117,14 +131,17 @@ class CudaDense:
         return Deferred(LayerNorm(weight, bias, eps))
 
     def embedding(self, weight: Tensor) -> Embedding:
-        return DenseEmbedding(self._pad(weight)[: weight.shape[0]], self._compute)
+        return DenseEmbedding(self._padded_rows(weight)[: weight.shape[0]], self._compute)
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> CudaLinear:
         assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"
         assert (bias is not None) == spec.bias, spec.name
         bias = None if bias is None else bias.to(self._compute)
         if spec.parts == VOCAB:
-            weight, bias = self._pad(weight), None if bias is None else functional.pad(bias, (0, -spec.d_out % PAD))
+            weight, bias = (
+                self._padded_rows(weight),
+                None if bias is None else functional.pad(bias, (0, -spec.d_out % PAD)),
+            )
         held, many = self._held(spec, weight, bias)
         norm = spec.norm.given if isinstance(spec.norm, Deferred) else None
         of = layer(held.cut(spec.d_out), None if bias is None else bias[: spec.d_out], norm, spec.activation)
@@ -135,7 +152,7 @@ class CudaDense:
         """weight, bias: padded, where they are to be."""
         return words.plain(weight), Library(weight, bias, spec.activation)
 
-    def _pad(self, weight: Tensor) -> Tensor:
+    def _padded_rows(self, weight: Tensor) -> Tensor:
         """More rows of zeros, if there have to be."""
         if weight.shape[0] % PAD == 0:
             return weight
@@ -143,3 +160,35 @@ class CudaDense:
             self._padded[weight] = functional.pad(weight, (0, 0, 0, -weight.shape[0] % PAD))
         found: Tensor = self._padded[weight]
         return found
+
+
+class CudaQuantised(CudaDense):
+    """Weights in fewer bits, the embedding as it is. pack: ops.words.QUANTISE."""
+
+    exact = False
+
+    def __init__(
+        self, pack: Callable[[Tensor], Words], few: FewRows | None, compute: torch.dtype, most: int = FEW
+    ) -> None:
+        super().__init__(few, compute, most)
+        self._pack = pack
+
+    def _held(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> tuple[Words, Many]:
+        packed = self._pack(weight)
+        return packed, Widened(packed, bias, spec.activation, self._compute)
+
+
+def cuda_scheme(device: Device, quantize: str = "none") -> tuple[CudaDense, str]:
+    """The scheme, and a note on which kernels it has and why not better ones. quantize: none, int8, int4 or fp8.
+
+    Raises ConfigError for what this GPU cannot.
+    """
+    where = device.torch_device
+    if quantize == "fp8" and where.type == "cuda" and torch.cuda.get_device_capability(where) < FIRST_FLOAT8:
+        raise ConfigError(
+            "--quantize fp8: this GPU has no 8-bit floats (compute capability 8.9 and up have); take int8"
+        )
+    chosen = few_rows(where, device.compute)
+    if quantize == "none":
+        return CudaDense(chosen.kernels, device.compute), chosen.note
+    return CudaQuantised(QUANTISE[quantize], chosen.kernels, device.compute), chosen.note

@@ -91,12 +91,13 @@ def _unpacked(word, nth, KIND: tl.constexpr):
 def _linear(
     x, weight, scales, gains, gained, added, residual, out, tops, places,
     rows, d_out, x_stride, residual_stride, out_stride, eps,
-    D_IN: tl.constexpr, ROWS: tl.constexpr, HIGH: tl.constexpr, PARTS: tl.constexpr, CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr, GROUPS: tl.constexpr, ACTIVATION: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    D_IN: tl.constexpr, TOGETHER: tl.constexpr, LOOP: tl.constexpr, HIGH: tl.constexpr, PARTS: tl.constexpr,
+    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr, GROUPS: tl.constexpr,
+    ACTIVATION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """A program: PARTS times HIGH outputs of all rows. ROWS: at least `rows`; those above are the last one once more,
-    unwritten. weight: [d_out, CHUNKS * CHUNK] words of PER values, which lie CHUNK columns apart.
+    """A program: PARTS times HIGH outputs of all rows. TOGETHER: rows whose loads are in flight at once; those above
+    `rows` are the last one once more, unwritten. LOOP: there are more. weight: [d_out, CHUNKS * CHUNK] words of PER
+    values, which lie CHUNK columns apart.
 
     Every tile is [HIGH, CHUNK], 16 bytes a thread, so that all have one layout and none has to move between threads;
     x is loaded once for each row of the tile, because a tile of one row would be spread over all warps.
@@ -128,68 +129,71 @@ def _linear(
     if DEPENDENT:
         gdc_wait()  # nothing that the kernels before wrote has been read so far
     if rows > 0:  # it is: but past a branch the compiler computes nothing from the weights ahead of the wait
-        for row in tl.static_range(ROWS):
-            here = tl.minimum(row, rows - 1)
-            base = x + here * x_stride
-            before = ()
-            if residual is not None:
-                for part in tl.static_range(PARTS):
-                    held = tl.minimum(first + part * HIGH, d_out - 1)
-                    before = before + (tl.load(residual + here * residual_stride + held).to(tl.float32),)
-            loaded, values = (), ()
-            for nth in tl.static_range(CHUNKS * PER):
-                loaded = loaded + (_columns(base, nth * CHUNK + columns, D_IN, CHUNK, PER),)
-            if gains is not None:
-                pivot = tl.load(base).to(tl.float32)
-                sums, squares = tl.zeros([HIGH, CHUNK], tl.float32), tl.zeros([HIGH, CHUNK], tl.float32)
-            for nth in tl.static_range(CHUNKS * PER):
-                value = loaded[nth].to(tl.float32)
-                if gains is not None:
-                    value -= pivot
-                    if D_IN % (CHUNK * PER) != 0:
-                        value = tl.where(nth * CHUNK + columns < D_IN, value, 0.0)
-                    sums += value
-                    squares += value * value
-                values = values + (value,)
-            if gains is not None:
-                mean = tl.sum(sums, 1, keep_dims=True) / D_IN
-                variance = tl.maximum(tl.sum(squares, 1, keep_dims=True) / D_IN - mean * mean, 0.0)
-                inverse = tl.rsqrt(variance + eps)
-            if tops is not None:
-                top, place = tl.full([HIGH, 1], -float("inf"), tl.float32), first * 1
-            for part in tl.static_range(PARTS):
-                dots = tl.zeros([HIGH, CHUNK], tl.float32)
-                for nth in tl.static_range(CHUNKS * PER):
-                    tile = _unpacked(words[part * CHUNKS + nth // PER], nth % PER, KIND)
-                    if GROUPS > 1:
-                        tile *= scale[part * GROUPS + nth * GROUPS // (CHUNKS * PER)]
-                    if gains is not None:
-                        tile *= gain[nth].to(tl.float32)
-                    dots += tile * values[nth]
-                y = tl.sum(dots, 1, keep_dims=True)
-                if GROUPS == 1:
-                    y *= scale[part]
-                if gains is not None:
-                    y = (y - mean * sum_gained[part]) * inverse
-                if added is not None:
-                    y += plus[part]
-                y = activated(y, ACTIVATION)
+        for start in range(0, rows if LOOP else TOGETHER, TOGETHER):
+            for also in tl.static_range(TOGETHER):
+                row = start + also
+                here = tl.minimum(row, rows - 1)
+                base = x + here * x_stride
+                before = ()
                 if residual is not None:
-                    y += before[part]
-                y = y.to(out.dtype.element_ty)
-                outs = first + part * HIGH
-                real = outs < (d_out if row == 0 else tl.where(row < rows, d_out, 0))
-                tl.store(out + row * out_stride + outs, y, mask=real)
+                    for part in tl.static_range(PARTS):
+                        there = tl.minimum(first + part * HIGH, d_out - 1)
+                        before = before + (tl.load(residual + here * residual_stride + there).to(tl.float32),)
+                loaded, values = (), ()
+                for nth in tl.static_range(CHUNKS * PER):
+                    loaded = loaded + (_columns(base, nth * CHUNK + columns, D_IN, CHUNK, PER),)
+                if gains is not None:
+                    pivot = tl.load(base).to(tl.float32)
+                    sums, squares = tl.zeros([HIGH, CHUNK], tl.float32), tl.zeros([HIGH, CHUNK], tl.float32)
+                for nth in tl.static_range(CHUNKS * PER):
+                    value = loaded[nth].to(tl.float32)
+                    if gains is not None:
+                        value -= pivot
+                        if D_IN % (CHUNK * PER) != 0:
+                            value = tl.where(nth * CHUNK + columns < D_IN, value, 0.0)
+                        sums += value
+                        squares += value * value
+                    values = values + (value,)
+                if gains is not None:
+                    mean = tl.sum(sums, 1, keep_dims=True) / D_IN
+                    variance = tl.maximum(tl.sum(squares, 1, keep_dims=True) / D_IN - mean * mean, 0.0)
+                    inverse = tl.rsqrt(variance + eps)
                 if tops is not None:
-                    value = comparable(y, real)
-                    place = tl.where(value > top, outs, place)  # of equal ones the first part's
-                    top = tl.maximum(top, value)
-            if tops is not None:
-                best = tl.max(top, 0, keep_dims=True)
-                nth = tl.zeros([1, 1], tl.int32) + row
-                at = nth * tl.num_programs(0) + tl.program_id(0)
-                tl.store(tops + at, best, mask=nth < rows)
-                tl.store(places + at, tl.min(tl.where(top == best, place, NOWHERE), 0, keep_dims=True), mask=nth < rows)
+                    top, place = tl.full([HIGH, 1], -float("inf"), tl.float32), first * 1
+                for part in tl.static_range(PARTS):
+                    dots = tl.zeros([HIGH, CHUNK], tl.float32)
+                    for nth in tl.static_range(CHUNKS * PER):
+                        tile = _unpacked(words[part * CHUNKS + nth // PER], nth % PER, KIND)
+                        if GROUPS > 1:
+                            tile *= scale[part * GROUPS + nth * GROUPS // (CHUNKS * PER)]
+                        if gains is not None:
+                            tile *= gain[nth].to(tl.float32)
+                        dots += tile * values[nth]
+                    y = tl.sum(dots, 1, keep_dims=True)
+                    if GROUPS == 1:
+                        y *= scale[part]
+                    if gains is not None:
+                        y = (y - mean * sum_gained[part]) * inverse
+                    if added is not None:
+                        y += plus[part]
+                    y = activated(y, ACTIVATION)
+                    if residual is not None:
+                        y += before[part]
+                    y = y.to(out.dtype.element_ty)
+                    outs = first + part * HIGH
+                    real = outs < tl.where(row < rows, d_out, 0)
+                    tl.store(out + row * out_stride + outs, y, mask=real)
+                    if tops is not None:
+                        value = comparable(y, real)
+                        place = tl.where(value > top, outs, place)  # of equal ones the first part's
+                        top = tl.maximum(top, value)
+                if tops is not None:
+                    best = tl.max(top, 0, keep_dims=True)
+                    mine = tl.zeros([1, 1], tl.int32) + row
+                    at = mine * tl.num_programs(0) + tl.program_id(0)
+                    tl.store(tops + at, best, mask=mine < rows)
+                    lowest = tl.min(tl.where(top == best, place, NOWHERE), 0, keep_dims=True)
+                    tl.store(places + at, lowest, mask=mine < rows)
 
 
 @triton.jit
@@ -241,20 +245,18 @@ Tiling = Callable[[Words, int], Tile]
 """(matrix, rows) -> tile."""
 
 _COLUMNS = 4096
+_TOGETHER = 4
 
 
 def tiling(weight: Words, rows: int) -> Tile:
     """A warp a row of the matrix, so that as much as can be is in flight, while all programs are on the chip at once; a
     vocabulary fills it many times over."""
-    parts = 1 if rows < 4 else 2
     if weight.d_out > _LARGE:
         return Tile(parts=4)
-    if rows * weight.d_in > 8 * 2048:
-        return Tile(parts=1, span=1)
-    return Tile(parts)
+    return Tile(parts=2 if rows >= 4 and weight.d_in <= _NARROW else 1)
 
 
-_LARGE = 16384
+_LARGE, _NARROW = 16384, 2048  # outputs; values of a row of the matrix: two longer ones exceed a thread's registers
 
 
 class Kernels:
@@ -312,13 +314,14 @@ class Kernels:
         assert residual is None or residual.stride(1) == 1
         tile = self._tile_of(weight, rows)
         per = PER[weight.kind]
-        chunk = BLOCK * tile.span // per
+        chunk, together = BLOCK * tile.span // per, min(_TOGETHER, triton.next_power_of_2(rows))
         _linear[(triton.cdiv(weight.d_out, _outputs(weight, tile)),)](
             x, weight.words, weight.scales, layer.gains, layer.gained, layer.added, residual, out, tops, places,
             rows, weight.d_out, x.stride(0), 0 if residual is None else residual.stride(0), out.stride(0),
             0.0 if layer.norm is None else layer.norm.eps,
-            D_IN=weight.d_in, ROWS=triton.next_power_of_2(rows), HIGH=tile.warps * per // tile.span, PARTS=tile.parts,
-            CHUNK=chunk, CHUNKS=triton.cdiv(weight.d_in, chunk * per), PER=per, KIND=weight.kind,
+            D_IN=weight.d_in, TOGETHER=together, LOOP=rows > together,
+            HIGH=tile.warps * per // tile.span, PARTS=tile.parts, CHUNK=chunk,
+            CHUNKS=triton.cdiv(weight.d_in, chunk * per), PER=per, KIND=weight.kind,
             GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self.dependent,
             num_warps=tile.warps, **self._options,
         )  # fmt: skip
