@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
-    from ridgeline.models.linear import Offered, Scheme
+    from ridgeline.models.linear import Scheme
     from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
@@ -262,7 +262,7 @@ def _shares(config: Config) -> bool:
 def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
     """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
-    scheme: Offered = chosen("quantize", order.config.model.quantize).of(device, order.cache)
+    scheme: Scheme = chosen("quantize", order.config.model.quantize).of(device, order.cache)
     return determinism(order.config).scheme(scheme, device), scheme.notes
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 MENU: dict[str, dict[str, str]] = {
     "quantize": {
-        "none": "ridgeline.models.linear:Dense",
-        "int8": "ridgeline.models.quantised:Int8",
-        "int4": "ridgeline.models.quantised:Int4",
+        "none": "ridgeline.models.schemes:AsStored",
+        "int8": "ridgeline.models.schemes:Int8",
+        "int4": "ridgeline.models.schemes:Int4",
+        "fp8": "ridgeline.models.schemes:Float8",
     },
     "batching": {
         "one": "ridgeline.scheduler.policies:OneAtATime",

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
-from ridgeline.models.linear import Embedding, Linear, LinearSpec, Scheme
-from ridgeline.ops.norm import layer_norm
+from ridgeline.models.linear import Embedding, Linear, LinearSpec, Norm, Scheme
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q, k, v) -> out, all but the first [tokens, heads, head_dim]."""
@@ -31,14 +30,9 @@ class Source(Protocol):
     def vector(self, name: str, width: int) -> Tensor: ...
 
 
-class Norm:
-    def __init__(self, source: Source, name: str, spec: ModelSpec, compute: torch.dtype) -> None:
-        self._weight = source.vector(f"{name}.weight", spec.d_model).to(compute)
-        self._bias = source.vector(f"{name}.bias", spec.d_model).to(compute)
-        self._eps = spec.norm_eps
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self._weight, self._bias, self._eps)
+def norm_of(source: Source, name: str, spec: ModelSpec, scheme: Scheme, compute: torch.dtype) -> Norm:
+    weight, bias = (source.vector(f"{name}.{part}", spec.d_model).to(compute) for part in ("weight", "bias"))
+    return scheme.norm(weight, bias, spec.norm_eps)
 
 
 class SumOfEmbeddings:
@@ -58,16 +52,19 @@ class Block:
         self._layer, self._shape = layer, (-1, 3, spec.heads, spec.head_dim)
         name, d, inner = f"h.{layer}", spec.d_model, spec.d_inner
 
-        def linear(part: str, parts: tuple[str, ...], d_in: int, d_out: int, activation: str | None = None) -> Linear:
-            place = LinearSpec(f"{name}.{part}", parts, d_in, d_out, activation=activation)
+        def linear(
+            part: str, parts: tuple[str, ...], d_in: int, d_out: int, activation: str | None = None,
+            norm: Norm | None = None,
+        ) -> Linear:  # fmt: skip
+            place = LinearSpec(f"{name}.{part}", parts, d_in, d_out, activation=activation, norm=norm)
             weight = source.matrix(f"{name}.{part}.weight", d_out, d_in)
             return scheme.linear(place, weight, source.vector(f"{name}.{part}.bias", d_out))
 
-        self.norm_1 = Norm(source, f"{name}.ln_1", spec, compute)
-        self.qkv = linear("attn.c_attn", ("q", "k", "v"), d, 3 * d)
+        self.norm_1 = norm_of(source, f"{name}.ln_1", spec, scheme, compute)
+        self.qkv = linear("attn.c_attn", ("q", "k", "v"), d, 3 * d, norm=self.norm_1)
         self.attn_out = linear("attn.c_proj", ("out",), d, d)
-        self.norm_2 = Norm(source, f"{name}.ln_2", spec, compute)
-        self.mlp_in = linear("mlp.c_fc", ("up",), d, inner, spec.activation)
+        self.norm_2 = norm_of(source, f"{name}.ln_2", spec, scheme, compute)
+        self.mlp_in = linear("mlp.c_fc", ("up",), d, inner, spec.activation, self.norm_2)
         self.mlp_out = linear("mlp.c_proj", ("down",), inner, d)
 
     def __call__(self, x: Tensor, attend: Attend) -> Tensor:
@@ -84,7 +81,8 @@ class GPT2:
         self.spec = spec
         tokens = source.table("wte.weight", spec.vocab, spec.d_model)
         positions = source.table("wpe.weight", spec.max_positions, spec.d_model)
-        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False)
+        self.norm = norm_of(source, "ln_f", spec, scheme, compute)
+        head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False, norm=self.norm)
         if spec.tied_head:
             token, self.head = scheme.tied(head, tokens)
         else:
@@ -93,7 +91,6 @@ class GPT2:
         del tokens  # a scheme may hold it otherwise, and the rest should find its memory free
         self.embedding = SumOfEmbeddings(token, scheme.embedding(positions))
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
-        self.norm = Norm(source, "ln_f", spec, compute)
 
     def hidden(self, batch: Positions, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,13 +15,17 @@ from torch.nn import functional
 from ridgeline.device.base import BYTES_OF, Device
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.linear import LinearKernel, linear_kernel
+from ridgeline.ops.norm import layer_norm
+
+Norm = Callable[[Tensor], Any]
+"""x: [tokens, d]. Returns what the scheme's own matrices take for its normalised x: a tensor, or a promise of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearSpec:
     """A matrix by its place. parts: what its outputs are, in order, for schemes that treat them apart (q, k, v).
 
-    activation: a name in ops.activation, or None.
+    activation: a name in ops.activation, or None. norm: what it multiplies comes from there, made by the same scheme.
     """
 
     name: str
@@ -28,11 +34,12 @@ class LinearSpec:
     d_out: int
     bias: bool = True
     activation: str | None = None
+    norm: Norm | None = None
 
 
 class Linear(Protocol):
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """x: [tokens, d_in]. Returns residual + activation(W x + b), [tokens, d_out]."""
+    def __call__(self, x: Any, residual: Tensor | None = None) -> Tensor:
+        """x: [tokens, d_in], or what the norm returned. Returns residual + activation(W x + b), [tokens, d_out]."""
         ...
 
 
@@ -62,15 +69,19 @@ class Scheme(Protocol):
         """A table that is looked up and multiplied by, and held once."""
         ...
 
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        """weight, bias: [d], in the format of activations."""
+        ...
 
-class Offered(Scheme, Protocol):
-    """A scheme that `quantize` names. It is made by `of`, and says as a class whether tokens are the same as without it
-    (exact) and how many bits of memory a weight takes."""
+
+class Offered(Protocol):
+    """What `quantize` names (models/schemes.py): whether tokens are the same as without it (exact), how many bits of
+    memory a weight takes, and the scheme."""
 
     exact: bool
 
     @classmethod
-    def of(cls, device: Device, cache: Path | None) -> Offered:
+    def of(cls, device: Device, cache: Path | None) -> Scheme:
         """cache: where compiled kernels are kept. Raises ConfigError where the device cannot do it."""
         ...
 
@@ -78,7 +89,14 @@ class Offered(Scheme, Protocol):
     def bits(cls, device: Device) -> float: ...
 
 
-class Dense:
+class PlainNorms:
+    """Of schemes that normalise before they multiply."""
+
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        return partial(layer_norm, weight=weight, bias=bias, eps=eps)
+
+
+class Dense(PlainNorms):
     """Weights as they are. kernel: ops.linear.linear_kernel(device); compute: the format of activations."""
 
     exact = True

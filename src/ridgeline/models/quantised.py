@@ -17,12 +17,12 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.device.base import Device
 from ridgeline.device.jit import CannotBuild
 from ridgeline.device.pages import LargePages
-from ridgeline.models.linear import Embedding, Linear, LinearSpec
+from ridgeline.models.linear import Embedding, Linear, LinearSpec, PlainNorms
 from ridgeline.ops.packed import BITS, MAX_WIDTH, Packed
 from ridgeline.ops.quantised import Layer, Native, Prepared, gathered, quantised_linear
 
 
-class _Integers:
+class _Integers(PlainNorms):
     """native: None multiplies by the definition. compute: the format of activations."""
 
     exact: ClassVar[bool] = False

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ridgeline.device.base import Device
-from ridgeline.models.linear import Embedding, Linear, LinearSpec, Scheme
+from ridgeline.models.linear import Embedding, Linear, LinearSpec, PlainNorms, Scheme
 from ridgeline.ops.activation import invariant
 from ridgeline.ops.tiles import Tiles, alike, tile_rows
 
 
-class Tiled:
+class Tiled(PlainNorms):
     """What the inner scheme makes of a matrix gets `tile_rows` rows at a time, whatever the batch.
 
     Whether its product treats all places of a tile alike is tried out for every matrix. Where it does not, the matrix
@@ -33,13 +33,13 @@ class Tiled:
         return self._inner.notes
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
-        return self._tiled(spec, self._inner.linear(replace(spec, activation=None), weight, bias))
+        return self._tiled(spec, self._inner.linear(replace(spec, activation=None, norm=None), weight, bias))
 
     def embedding(self, weight: Tensor) -> Embedding:
         return self._inner.embedding(weight)
 
     def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
-        embedding, product = self._inner.tied(replace(spec, activation=None), weight)
+        embedding, product = self._inner.tied(replace(spec, activation=None, norm=None), weight)
         return embedding, self._tiled(spec, product)
 
     def _tiled(self, spec: LinearSpec, product: Linear) -> Linear:

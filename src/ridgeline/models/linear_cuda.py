@@ -1,0 +1,177 @@
+"""How an NVIDIA GPU holds a model's matrices. Knows one matrix at a time, and how many rows it multiplies; no model.
+
+A step of few rows is a chain of launches, so a norm is not computed when it is asked for: it is handed on, and the
+matrix behind it normalises on the way. Many rows go through the library, which pads nothing itself: a vocabulary of
+50257 rows is 2.5 to 5 times slower than one of 50304 (records/2026-11-26-probes-h100).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
+from ridgeline.ops import words
+from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
+from ridgeline.ops.library import product
+from ridgeline.ops.norm import layer_norm
+from ridgeline.ops.sample import greedy
+from ridgeline.ops.words import Words
+
+FEW = 8
+"""Rows up to which Triton's kernels multiply."""
+VOCAB = ("vocab",)
+PAD = 64
+"""A vocabulary is a multiple of this where the library multiplies."""
+FIRST_FLOAT8 = (8, 9)
+
+
+class Deferred:
+    """A norm that computes nothing."""
+
+    def __init__(self, given: LayerNorm) -> None:
+        self.given = given
+
+    def __call__(self, x: Tensor) -> Unnormed:
+        return Unnormed(x, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unnormed:
+    """x, to be normalised by whoever multiplies it."""
+
+    x: Tensor
+    norm: Deferred
+
+    def normed(self) -> Tensor:
+        given = self.norm.given
+        return layer_norm(self.x, given.weight, given.bias, given.eps)
+
+
+class Many(Protocol):
+    """A matrix for many rows. Returns [rows, padded d_out]."""
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor: ...
+
+
+class Library:
+    """A matrix as it is. weight, bias: padded."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+        self._weight, self._bias, self._activation = weight, bias, activation
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return product(x, self._weight, self._bias, self._activation, residual)
+
+
+class Widened:
+    """A matrix of fewer bits, made whole at every call. bias: padded as the matrix is."""
+
+    def __init__(self, weight: Words, bias: Tensor | None, activation: str | None, compute: torch.dtype) -> None:
+        self._weight, self._bias, self._activation, self._compute = weight, bias, activation, compute
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        whole = self._weight.values().to(self._compute)
+        return product(x, whole, self._bias, self._activation, residual)
+
+
+class CudaLinear:
+    """few: kernels for so many rows as `most`; None: there are none."""
+
+    def __init__(self, of: Layer, norm: Norm | None, few: FewRows | None, most: int, many: Many) -> None:
+        self._layer, self._norm, self._few, self._most, self._many = of, norm, few, most, many
+
+    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+        kernels, given = self._kernels(x), x.x if isinstance(x, Unnormed) else x
+        if kernels is not None:
+            return kernels.linear(given, self._layer, residual)
+        return self._many(x.normed() if isinstance(x, Unnormed) else x, residual)
+
+    def _kernels(self, x: Tensor | Unnormed) -> FewRows | None:
+        """Those that do all of it, or none."""
+        rows, norm = (x.x.shape[0], x.norm) if isinstance(x, Unnormed) else (x.shape[0], None)
+        return self._few if 0 < rows <= self._most and norm is self._norm else None
+
+
+class CudaHead(CudaLinear):
+    """Logits, of which those of the padding are cut off: rows may lie apart."""
+
+    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+        assert residual is None, "nothing is added to logits"
+        return super().__call__(x)[:, : self._layer.weight.d_out]
+
+    def greedy(self, x: Tensor | Unnormed) -> tuple[Tensor, Tensor]:
+        """Logits [rows, vocab], and the likeliest token of each row as ops.sample.greedy has it, [rows] int64."""
+        kernels = self._kernels(x)
+        if kernels is not None:
+            return kernels.greedy_head(x.x if isinstance(x, Unnormed) else x, self._layer)
+        logits = self(x)
+        return logits, greedy(logits) if self._few is None else self._few.greedy(logits)
+
+
+class CudaDense:
+    """Weights as they are. chosen: kernels for few rows, up to `most`, or none and why."""
+
+    row_invariant = False
+
+    def __init__(self, chosen: Chosen, compute: torch.dtype, most: int = FEW) -> None:
+        few = chosen.kernels
+        self._few, self._compute = few, compute
+        self._most = 0 if few is None else min(most, few.most)
+        self.notes: tuple[str, ...] = () if few is not None else (chosen.note,)
+        self._padded = WeakTensorKeyDictionary()  # a tied head and its embedding share a copy
+
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        return Deferred(LayerNorm(weight, bias, eps))
+
+    def embedding(self, weight: Tensor) -> Embedding:
+        return DenseEmbedding(self._padded_rows(weight)[: weight.shape[0]], self._compute)
+
+    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, CudaLinear]:
+        return self.embedding(weight), self.linear(spec, weight, None)
+
+    def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> CudaLinear:
+        assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"
+        assert (bias is not None) == spec.bias, spec.name
+        bias = None if bias is None else bias.to(self._compute)
+        if spec.parts == VOCAB:
+            weight, bias = (
+                self._padded_rows(weight),
+                None if bias is None else functional.pad(bias, (0, -spec.d_out % PAD)),
+            )
+        held, many = self._held(spec, weight, bias)
+        norm = spec.norm.given if isinstance(spec.norm, Deferred) else None
+        of = layer(held.cut(spec.d_out), None if bias is None else bias[: spec.d_out], norm, spec.activation)
+        kind = CudaHead if spec.parts == VOCAB else CudaLinear
+        return kind(of, spec.norm, self._few, self._most, many)
+
+    def _held(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> tuple[Words, Many]:
+        """weight, bias: padded, where they are to be."""
+        return words.plain(weight), Library(weight, bias, spec.activation)
+
+    def _padded_rows(self, weight: Tensor) -> Tensor:
+        """More rows of zeros, if there have to be."""
+        if weight.shape[0] % PAD == 0:
+            return weight
+        if weight not in self._padded:
+            self._padded[weight] = functional.pad(weight, (0, 0, 0, -weight.shape[0] % PAD))
+        found: Tensor = self._padded[weight]
+        return found
+
+
+class CudaQuantised(CudaDense):
+    """Weights in fewer bits, the embedding as it is. pack: ops.words.QUANTISE."""
+
+    def __init__(self, pack: Callable[[Tensor], Words], chosen: Chosen, compute: torch.dtype, most: int = FEW) -> None:
+        super().__init__(chosen, compute, most)
+        self._pack = pack
+
+    def _held(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> tuple[Words, Many]:
+        packed = self._pack(weight)
+        return packed, Widened(packed, bias, spec.activation, self._compute)

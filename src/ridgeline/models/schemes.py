@@ -1,0 +1,78 @@
+"""What `--quantize` names, and how each kind of device holds it. Knows schemes; knows no matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from ridgeline.core.errors import ConfigError
+from ridgeline.device.base import Device
+from ridgeline.models import quantised
+from ridgeline.models.linear import Dense, Offered, Scheme
+from ridgeline.models.linear_cuda import FIRST_FLOAT8, CudaDense, CudaQuantised
+from ridgeline.ops.gemv import few_rows
+from ridgeline.ops.words import GROUP, QUANTISE
+
+
+def on_gpu(device: Device) -> bool:
+    return device.torch_device.type == "cuda"
+
+
+class AsStored:
+    """In the model's own format."""
+
+    exact = True
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> Scheme:
+        if not on_gpu(device):
+            return Dense.of(device, cache)
+        return CudaDense(few_rows(device.torch_device, device.compute), device.compute)
+
+    @classmethod
+    def bits(cls, device: Device) -> float:
+        return Dense.bits(device)
+
+
+class _Packed:
+    """on_cpu: what a CPU does; None: nothing. gpu_bits: of a weight on a GPU, scales of groups included."""
+
+    exact = False
+    name: ClassVar[str]
+    on_cpu: ClassVar[Offered | None]
+    gpu_bits: ClassVar[float]
+
+    @classmethod
+    def of(cls, device: Device, cache: Path | None) -> Scheme:
+        """Raises ConfigError."""
+        if not on_gpu(device):
+            return cls._cpu().of(device, cache)
+        if cls.name == "fp8" and torch.cuda.get_device_capability(device.torch_device) < FIRST_FLOAT8:
+            raise ConfigError(
+                f"--quantize fp8: {device.name} has no 8-bit floats (compute capability 8.9 and up have); take int8"
+            )
+        return CudaQuantised(QUANTISE[cls.name], few_rows(device.torch_device, device.compute), device.compute)
+
+    @classmethod
+    def bits(cls, device: Device) -> float:
+        return cls.gpu_bits if on_gpu(device) else cls._cpu().bits(device)
+
+    @classmethod
+    def _cpu(cls) -> Offered:
+        if cls.on_cpu is None:
+            raise ConfigError(f"--quantize {cls.name}: a CPU has no 8-bit floats; take int8, or --device cuda")
+        return cls.on_cpu
+
+
+class Int8(_Packed):
+    name, on_cpu, gpu_bits = "int8", quantised.Int8, 8.0
+
+
+class Int4(_Packed):
+    name, on_cpu, gpu_bits = "int4", quantised.Int4, 4.0 + 32 / GROUP
+
+
+class Float8(_Packed):
+    name, on_cpu, gpu_bits = "fp8", None, 8.0

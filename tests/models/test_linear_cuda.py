@@ -1,0 +1,92 @@
+"""How a GPU holds matrices, through Triton's interpreter and on the library's road, whatever the machine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ridgeline.models.linear import Dense, LinearSpec, Scheme
+from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
+from ridgeline.ops.gemv import Chosen, FewRows
+from ridgeline.ops.linear import linear
+from ridgeline.ops.sample import greedy
+from ridgeline.ops.words import QUANTISE
+
+VOCAB, WIDTH = 70, 64
+
+
+def few() -> FewRows:
+    pytest.importorskip("triton", reason="Triton is not installed: it comes for Linux on x86-64 alone")
+    from ridgeline.ops.gemv_triton import Kernels
+
+    return Kernels(dependent=False)
+
+
+def kernels_or_none(wanted: bool) -> Chosen:
+    return Chosen(few() if wanted else None, "")
+
+
+def with_norm(scheme: Scheme, place: LinearSpec) -> tuple[object, object]:
+    generator = torch.Generator().manual_seed(1)
+    gain, shift = (torch.randn(WIDTH, generator=generator) for _ in range(2))
+    norm = scheme.norm(gain, shift, 1e-5)
+    weight = torch.randn(place.d_out, WIDTH, generator=generator) / 8
+    bias = torch.randn(place.d_out, generator=generator) if place.bias else None
+    return norm, scheme.linear(
+        LinearSpec(place.name, place.parts, WIDTH, place.d_out, place.bias, place.activation, norm), weight, bias
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5])
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    [
+        LinearSpec("qkv", ("q", "k", "v"), WIDTH, 40),
+        LinearSpec("in", ("up",), WIDTH, 96, activation="gelu_new"),
+        LinearSpec("head", ("vocab",), WIDTH, VOCAB, bias=False),
+    ],
+    ids=lambda place: place.name,
+)
+def test_few_rows_and_many_are_those_of_the_plain_scheme(rows: int, kernels: bool, place: LinearSpec) -> None:
+    x = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(rows))
+    residual = None if place.parts == ("vocab",) else torch.randn(rows, place.d_out)
+    found = []
+    for scheme in (CudaDense(kernels_or_none(kernels), torch.float32, most=4), Dense(linear, torch.float32)):
+        norm, multiply = with_norm(scheme, place)
+        found.append((multiply(norm(x)), multiply(norm(x), residual=residual), multiply(x)))  # type: ignore[operator]
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_head_chooses_the_likeliest(rows: int, kernels: bool) -> None:
+    norm, head = with_norm(
+        CudaDense(kernels_or_none(kernels), torch.float32, most=4), LinearSpec("h", ("vocab",), WIDTH, VOCAB, False)
+    )
+    assert isinstance(head, CudaHead)
+    logits, chosen = head.greedy(norm(torch.randn(rows, WIDTH)))  # type: ignore[operator]
+    assert logits.shape == (rows, VOCAB)
+    assert torch.equal(chosen, greedy(logits))
+
+
+def test_a_tied_vocabulary_is_padded_once() -> None:
+    scheme, table = CudaDense(Chosen(None, "none here"), torch.float32), torch.randn(VOCAB, WIDTH)
+    embedding = scheme.embedding(table)
+    head = scheme.linear(LinearSpec("h", ("vocab",), WIDTH, VOCAB, bias=False), table, None)
+    held = head._layer.weight.words
+    assert torch.equal(embedding(torch.arange(VOCAB)), table)
+    held[5] = 7.0
+    assert torch.equal(embedding(torch.tensor([5])), torch.full((1, WIDTH), 7.0))
+    assert held.untyped_storage().nbytes() == 128 * WIDTH * 4
+
+
+@pytest.mark.parametrize("name", QUANTISE)
+def test_few_rows_and_many_of_fewer_bits_agree(name: str) -> None:
+    place, x = LinearSpec("in", ("up",), WIDTH, 96, activation="gelu_new"), torch.randn(3, WIDTH)
+    found = []
+    for kernels in (few(), None):
+        norm, multiply = with_norm(CudaQuantised(QUANTISE[name], Chosen(kernels, ""), torch.float32), place)
+        found.append(multiply(norm(x)))  # type: ignore[operator]
+    torch.testing.assert_close(found[0], found[1], atol=2e-5, rtol=2e-5)
