@@ -102,14 +102,6 @@ def greedy_head(x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     return logits, torch.argmax(logits, -1)
 
 
-def fused_linear_of(
-    x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, residual: Tensor
-) -> Tensor:
-    """fused_linear of tensors alone, with a norm and gelu_new."""
-    norm = LayerNorm(norm_weight, norm_bias, eps)
-    return fused_linear(x, Layer(plain(weight), bias, norm, "gelu_new"), residual)
-
-
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """kernels: None: there are none for this device. note: which, and why not better ones."""

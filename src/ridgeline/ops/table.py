@@ -84,8 +84,9 @@ OPS: tuple[Op, ...] = (
         limited={"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native},
     ),
     Op(
-        "greedy", sample.greedy, {},
-        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE,
+        "greedy", sample.greedy, {"triton": Lazy("ridgeline.ops.gemv_triton", "greedy")},
+        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE | {"triton"},
+        limited=_ON_GPU,
     ),
     Op(
         "sample", sample.sample, {},
