@@ -20,7 +20,7 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.device.base import Device
 from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
 from ridgeline.ops import words
-from ridgeline.ops.gemv import FewRows, Layer, LayerNorm, few_rows, layer
+from ridgeline.ops.gemv import FewRows, Layer, LayerNorm, few_rows, has_float8, layer
 from ridgeline.ops.library import product
 from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy
@@ -31,7 +31,6 @@ FEW = 8
 VOCAB = ("vocab",)
 PAD = 64
 """A vocabulary is a multiple of this where the library multiplies."""
-FIRST_FLOAT8 = (8, 9)
 
 
 class Deferred:
@@ -184,7 +183,7 @@ def cuda_scheme(device: Device, quantize: str = "none") -> tuple[CudaDense, str]
     Raises ConfigError for what this GPU cannot.
     """
     where = device.torch_device
-    if quantize == "fp8" and where.type == "cuda" and torch.cuda.get_device_capability(where) < FIRST_FLOAT8:
+    if quantize == "fp8" and not has_float8(where):
         raise ConfigError(
             "--quantize fp8: this GPU has no 8-bit floats (compute capability 8.9 and up have); take int8"
         )
