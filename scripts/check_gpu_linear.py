@@ -39,7 +39,7 @@ def kernels(bench: Bench, tile: Tile | None = None, dependent: bool = True) -> K
 def parity(bench: Bench) -> Iterator[Case]:
     """Every place, rows and way of launching, in the formats that a model has."""
     yield "what is chosen", lambda: {"note": few_rows(bench.device, bench.half).note}
-    for dependent in (True, False):
+    for dependent in bench.pick((True, False), (False,)):
         way = "dependent" if dependent else "plain"
         for place in PLACES:
             for rows in bench.pick((1, 3, 8, 16), (2,)):

@@ -17,12 +17,12 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CannotBuild, Compiler
-from ridgeline.menu import MENU
 from ridgeline.models import quantised
 from ridgeline.models.linear import LinearSpec
 from ridgeline.ops.quantised import Native, rounded
 
-CHOICES = [name for name in MENU["quantize"] if name != "none"]
+SCHEMES = {"int8": quantised.Int8, "int4": quantised.Int4}
+CHOICES = list(SCHEMES)
 CPU = CpuDevice(torch.float32, threads=1)
 HEAD = LinearSpec("head", ("vocab",), 48, 50, bias=False)
 
@@ -41,7 +41,7 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_table_that_is_the_head_too_has_one_set_of_values(name: str, kernels: Native | None) -> None:
     weight = torch.randn(50, 48, generator=torch.Generator().manual_seed(0))
-    look_up, multiply = chosen("quantize", name)(kernels, torch.float32).tied(HEAD, weight)
+    look_up, multiply = SCHEMES[name](kernels, torch.float32).tied(HEAD, weight)
     rows = look_up(torch.arange(50))  # [50, 48], what the table stands for
     assert (rows - weight).norm() < 0.12 * weight.norm()
     x = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
@@ -52,7 +52,7 @@ def test_a_table_that_is_the_head_too_has_one_set_of_values(name: str, kernels: 
 def test_a_layer_adds_bias_activation_and_residual(name: str, kernels: Native | None) -> None:
     spec = LinearSpec("mlp_in", ("up",), 40, 24, activation="relu")
     weight, bias = torch.randn(24, 40), torch.randn(24)
-    layer = chosen("quantize", name)(kernels, torch.float32).linear(spec, weight, bias)
+    layer = SCHEMES[name](kernels, torch.float32).linear(spec, weight, bias)
     x, residual = torch.randn(3, 40), torch.randn(3, 24)
     expected = residual + torch.relu(x @ weight.t() + bias)
     found: Tensor = layer(x, residual=residual)
@@ -99,15 +99,13 @@ def test_without_a_compiler_the_operator_is_told(monkeypatch: pytest.MonkeyPatch
     assert "apt install g++" in notes[0]
 
 
-class _Gpu:
-    name, torch_device = "a GPU", torch.device("cuda")
-
-
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_gpu_and_sums_that_may_not_fit_are_refused(name: str) -> None:
-    scheme = chosen("quantize", name)
-    with pytest.raises(ConfigError, match=f"--quantize {name}: its kernels are for CPUs.*a GPU.*--device cpu"):
-        scheme.of(_Gpu(), None)
+def test_sums_that_may_not_fit_are_refused(name: str) -> None:
     wide = LinearSpec("h.0.mlp.c_proj", ("down",), 32769, 1, bias=False)
     with pytest.raises(ConfigError, match=r"h\.0\.mlp\.c_proj has 32769 inputs"):
-        scheme(None, torch.float32).linear(wide, torch.zeros(1, 32769), None)
+        SCHEMES[name](None, torch.float32).linear(wide, torch.zeros(1, 32769), None)
+
+
+def test_a_cpu_has_no_8_bit_floats() -> None:
+    with pytest.raises(ConfigError, match="--quantize fp8: a CPU has no 8-bit floats; take int8, or --device cuda"):
+        chosen("quantize", "fp8").of(CPU, None)

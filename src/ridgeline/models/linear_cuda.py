@@ -29,7 +29,6 @@ FEW = 8
 VOCAB = ("vocab",)
 PAD = 64
 """A vocabulary is a multiple of this where the library multiplies."""
-FIRST_FLOAT8 = (8, 9)
 
 
 class Deferred:

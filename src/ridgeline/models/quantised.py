@@ -35,11 +35,6 @@ class _Integers(PlainNorms):
 
     @classmethod
     def of(cls, device: Device, cache: Path | None) -> _Integers:
-        if device.torch_device.type != "cpu":
-            raise ConfigError(
-                f"--quantize {cls.name}: its kernels are for CPUs, and the model would run on {device.name}; leave it "
-                "out or take --device cpu"
-            )
         try:
             return cls(Native(cache, torch.get_num_threads()), device.compute)
         except CannotBuild as error:

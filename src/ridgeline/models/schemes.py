@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from ridgeline.core.errors import ConfigError
 from ridgeline.device.base import Device
 from ridgeline.models import quantised
 from ridgeline.models.linear import Dense, Offered, Scheme
-from ridgeline.models.linear_cuda import FIRST_FLOAT8, CudaDense, CudaQuantised
-from ridgeline.ops.gemv import few_rows
+from ridgeline.models.linear_cuda import CudaDense, CudaQuantised
+from ridgeline.ops.gemv import few_rows, has_float8
 from ridgeline.ops.words import GROUP, QUANTISE
 
 
@@ -49,7 +47,7 @@ class _Packed:
         """Raises ConfigError."""
         if not on_gpu(device):
             return cls._cpu().of(device, cache)
-        if cls.name == "fp8" and torch.cuda.get_device_capability(device.torch_device) < FIRST_FLOAT8:
+        if cls.name == "fp8" and not has_float8(device.torch_device):
             raise ConfigError(
                 f"--quantize fp8: {device.name} has no 8-bit floats (compute capability 8.9 and up have); take int8"
             )

@@ -20,6 +20,7 @@ from ridgeline.ops.words import Words, plain
 FIRST_DEPENDENT = (9, 0)
 """The compute capability that programmatic dependent launch came with."""
 FIRST_TRITON = (7, 5)
+FIRST_FLOAT8 = (8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,6 @@ def greedy_head(x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     return logits, torch.argmax(logits, -1)
 
 
-def fused_linear_of(
-    x: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, residual: Tensor
-) -> Tensor:
-    """fused_linear of tensors alone, with a norm and gelu_new."""
-    norm = LayerNorm(norm_weight, norm_bias, eps)
-    return fused_linear(x, Layer(plain(weight), bias, norm, "gelu_new"), residual)
-
-
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """kernels: None: there are none for this device. note: which, and why not better ones."""
@@ -130,6 +123,11 @@ def few_rows(device: torch.device, dtype: torch.dtype) -> Chosen:
     return choose(
         capability, gemv_triton.CAN_DEPEND, gemv_triton.Kernels, lambda kernels: _try_out(kernels, device, dtype)
     )
+
+
+def has_float8(device: torch.device) -> bool:
+    """Whether a GPU converts 8-bit floats; a CPU runs the definition."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= FIRST_FLOAT8
 
 
 def choose(

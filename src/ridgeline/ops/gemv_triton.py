@@ -87,7 +87,7 @@ def _unpacked(word, nth, KIND: tl.constexpr):
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # as a constant 1 it would take the branch below with it
 def _linear(
     x, weight, scales, gains, gained, added, residual, out, tops, places,
     rows, d_out, x_stride, residual_stride, out_stride, eps,
@@ -325,6 +325,11 @@ class Kernels:
             GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self.dependent,
             num_warps=tile.warps, **self._options,
         )  # fmt: skip
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """As ops.sample.greedy."""
+    return Kernels(dependent=False).greedy(logits)
 
 
 def _readable(logits: Tensor) -> int:

@@ -100,8 +100,9 @@ OPS: tuple[Op, ...] = (
         for bits in (8, 4)
     ),
     Op(
-        "greedy", sample.greedy, {},
-        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE,
+        "greedy", sample.greedy, {"triton": Lazy("ridgeline.ops.gemv_triton", "greedy")},
+        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE | {"triton"},
+        limited=_ON_GPU,
     ),
     Op(
         "sample", sample.sample, {},
