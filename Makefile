@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch>=2.11,<2.14
 ARGS ?=
 
-.PHONY: serve test check format bench-host clean
+.PHONY: serve test check format bench-host sanitize clean
 
 serve: $(VENV)/.serve
 	$(BIN)/ridgeline serve --model demo $(ARGS)
@@ -27,6 +27,21 @@ format: $(VENV)/.test
 
 bench-host: $(VENV)/.test
 	$(BIN)/python scripts/bench_host.py $(ARGS)
+
+# Native code for CPUs under AddressSanitizer and UndefinedBehaviorSanitizer, for this machine and for less able ones.
+SANITIZED := -std=c++17 -O1 -g -fopenmp -fno-math-errno -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all
+TARGETS := $(if $(filter x86_64,$(shell uname -m)),-march=native -march=x86-64-v3 -march=x86-64,-O1)
+
+sanitize:
+	@mkdir -p build
+	@for target in $(TARGETS); do \
+	  echo "attention, $$target"; \
+	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/attention/native tests/attention/sanitize_attention.cpp \
+	    -o build/sanitized && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized || exit 1; \
+	  echo "linear, $$target"; \
+	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/ops/native tests/ops/sanitize_linear.cpp -o build/sanitized && \
+	    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized $(ARGS) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -47,8 +47,7 @@ class Bench:
         device = Instant(torch.float32, threads=1)
         model = random_gpt2(SPEC, 0, Dense(linear_kernel(device), device.compute), device)
         sizes = Sizes(batch, LENGTH, batch * LENGTH // BLOCK, BLOCK)
-        kind = Graphs if graphs else NoGraphs
-        self.runner = Runner(model, Reference(), Ragged(), device, sizes, graphs=kind)
+        self.runner = Runner(model, Reference(), Ragged(), device, sizes, graphs=Graphs if graphs else NoGraphs)
         self.batch, self.horizon, self.start = batch, horizon, 1
         while self.runner.idle():
             pass

@@ -20,6 +20,7 @@ from scripts.check_parity import PARITY
 from scripts.gpu_bench import Bench, Case, Group, Numbers, main
 from torch import Tensor
 
+from ridgeline.attention.paged import Paged
 from ridgeline.ops import activation, fused_triton, norm, pages, pages_triton
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_decode_triton import Decode
@@ -56,6 +57,8 @@ def decode(dtype: torch.dtype, bench: Bench) -> Iterator[Case]:
             about = f"part {kernel.part}, tile {kernel.tile}, {kernel.warps} warps, {kernel.stages} stages"
             yield f"{what}: {about}", partial(fastest.of, what, about, partial(cache.timed, kernel))
         yield f"fastest {what}", partial(fastest.told, what)
+    few = _Cache(bench, bench.pick(256, 2), bench.pick(CONTEXT, 64), dtype, block_size=16)
+    yield "decode, batch 256, pages of 16", partial(few.timed, Decode())
 
 
 def _decode_kernels(rows: int) -> list[Decode]:
@@ -86,7 +89,9 @@ class _Fastest:
 class _Cache:
     """Pages of several layers, all with the same sequences; filled with random values, whatever the format."""
 
-    def __init__(self, bench: Bench, rows: int, context: int, dtype: torch.dtype, block_size: int = 64) -> None:
+    def __init__(
+        self, bench: Bench, rows: int, context: int, dtype: torch.dtype, block_size: int = Paged.prefers
+    ) -> None:
         self.bench, width = bench, -(-context // block_size)
         self.moved = rows * context * bytes_per_token(HEADS, HEAD_DIM, dtype)
         self.layers = [

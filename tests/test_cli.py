@@ -43,7 +43,7 @@ def test_the_classic_server_shows_its_own_defaults() -> None:
     [
         (
             ("serve", "--batching", "dynamik"),
-            "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous",
+            "--batching: 'dynamik' is not one of one, static, dynamic, prefill-first, continuous, gathered",
         ),
         (("serve", "--batching", "one", "--chunked-prefill"), "--batching one computes prompts whole"),
         (("serve", "--kv-cache", "none", "--prefix-cache"), "--prefix-cache needs a KV cache"),

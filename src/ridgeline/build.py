@@ -189,7 +189,7 @@ _ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "refer
 
 def choose_attention(order: EngineOrder, device: Device) -> Attending:
     """Raises ConfigError where no backend serves what was asked for."""
-    from ridgeline.attention.base import CannotAttend
+    from ridgeline.attention.base import CannotAttend, SteadyAttention
 
     options, spec, level = order.config.batching, order.spec(), determinism(order.config)
     dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
@@ -202,9 +202,14 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
         except CannotAttend as error:
             reasons.append(str(error))
             continue
-        if attention.allows(order.config.limits.block_size):
+        if options.graphs == "graph" and not isinstance(attention, SteadyAttention):
+            reasons.append(
+                f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
+            )
+        elif not attention.allows(order.config.limits.block_size):
+            reasons.append(f"--attention {name} takes no blocks of --block-size {order.config.limits.block_size}")
+        else:
             return Attending(attention, dtype, f"{reasons[0]}; it is {name} instead" if reasons else None)
-        reasons.append(f"--attention {name} takes no blocks of --block-size {order.config.limits.block_size}")
     option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
     raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 
@@ -283,22 +288,18 @@ def make_runner(
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     packing = chosen("packing", config.batching.packing)()
-    attention = attending.attention
-    graphs = chosen("graphs", graphs_choice(config.batching, device, attention))
-    return Runner(model, attention, packing, device, sizes, attending.kv_dtype, graphs)
+    graphs = chosen("graphs", graphs_choice(config.batching, device, attending.attention))
+    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)
 
 
 def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
-    """A name in MENU. Raises ConfigError for an attention that waits for the host in every step."""
+    """A name in MENU."""
     from ridgeline.attention.base import SteadyAttention
 
-    steady = attention if isinstance(attention, SteadyAttention) else None
-    if options.graphs == "graph" and steady is None:
-        raise ConfigError("--graphs graph: this attention is planned by the host in every step; leave --graphs out")
     if options.graphs != "auto":
         return options.graphs
     keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    pays = steady is not None and steady.reads_contexts and keeps and device.captures
+    pays = isinstance(attention, SteadyAttention) and attention.reads_contexts and keeps and device.captures
     return "graph" if pays else "eager"
 
 

@@ -18,6 +18,7 @@ MENU: dict[str, dict[str, str]] = {
         "dynamic": "ridgeline.scheduler.policies:Dynamic",
         "prefill-first": "ridgeline.scheduler.policies:PrefillFirst",
         "continuous": "ridgeline.scheduler.policies:Continuous",
+        "gathered": "ridgeline.scheduler.policies:Gathered",
     },
     "packing": {
         "padded": "ridgeline.runner.inputs:Padded",

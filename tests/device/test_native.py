@@ -72,13 +72,20 @@ def test_torchs_own_runtime_is_found_in_the_maps_or_in_its_folder(tmp_path: Path
 
 def test_a_source_is_one_text_with_what_it_includes(tmp_path: Path) -> None:
     (tmp_path / "two.h").write_text("int two = 2;\n")
-    (tmp_path / "one.h").write_text('#include "two.h"\nint one = 1;\n')
-    (tmp_path / "all.cpp").write_text('#include <cstdint>\n#include "one.h"\nint all = one + two;\n')
+    (tmp_path / "one.h").write_text('#pragma once\n#include "two.h"\nint one = 1;\n')
+    (tmp_path / "all.cpp").write_text('#include <cstdint>\n#include "one.h"\n#include "two.h"\nint all = one + two;\n')
     assert jit.source_of(tmp_path / "all.cpp").split("\n") == [
-        "#include <cstdint>", "int two = 2;", "", "int one = 1;", "", "int all = one + two;", ""
+        "#include <cstdint>", "int two = 2;", "", "int one = 1;", "", "", "int all = one + two;", ""
     ]  # fmt: skip
 
 
 def test_without_a_compiler_it_says_what_to_install() -> None:
     with pytest.raises(CannotBuild, match=r"no C\+\+ compiler; install one .*apt install g\+\+"):
         Compiler.find(lambda _name: None, CPP)
+
+
+def test_an_installed_package_has_the_sources() -> None:
+    """What a wheel takes is whatever lies in the package; a file that git ignores would be missing there."""
+    sources = Path(jit.__file__).parents[1] / "ops" / "native"
+    assert {path.name for path in sources.iterdir()} >= {"linear.cpp", "dots.h", "pack.h", "tiles.h", "vectors.h"}
+    assert '#include "' not in jit.source_of(sources / "linear.cpp")

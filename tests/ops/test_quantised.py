@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ridgeline.device.jit import CannotBuild
+from ridgeline.device.jit import CannotBuild, Compiler
 from ridgeline.ops.packed import BITS, Packed
 from ridgeline.ops.quantised import Layer, Native, gathered, quantised_linear
 
@@ -23,9 +23,10 @@ Parts = tuple[Packed, Tensor, Tensor, Tensor]
 def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Native:
     """With one thread, and with more than some matrices have strips for."""
     try:
-        return Native(tmp_path_factory.getbasetemp(), request.param)
+        Compiler.find_cpp()
     except CannotBuild as error:
         pytest.skip(str(error))
+    return Native(tmp_path_factory.getbasetemp(), request.param)
 
 
 def drawn(bits: int, d_in: int, d_out: int, dtype: torch.dtype) -> Parts:
@@ -47,6 +48,20 @@ def test_packed_weights_stand_for_the_weights(bits: int, most: float, d_in: int,
     assert not packed.sums[d_out:].any()
     if d_in % 128 == d_out % 16 == 0:
         assert packed.strips.numel() * 8 == d_in * d_out * BITS[bits]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+def test_native_code_packs_as_defined(native: Native, bits: int, d_in: int, d_out: int, dtype: torch.dtype) -> None:
+    weight = torch.randn(d_out, d_in, generator=torch.Generator().manual_seed(d_in)).to(dtype)
+    weight[d_out // 2] = 0
+    expected, found = Packed.of(weight, bits), native.pack(weight, bits)
+    assert found.strips.shape == expected.strips.shape
+    assert (found.strips != expected.strips).float().mean() <= 0.01  # where two multipliers lose the same
+    torch.testing.assert_close(found.scales, expected.scales, atol=1e-9, rtol=1e-2)
+    assert torch.equal(found.sums[:d_out], found.integers().sum(1, dtype=torch.int32))
+    torch.testing.assert_close(found.values().norm(), expected.values().norm(), atol=1e-6, rtol=1e-3)
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -56,7 +56,7 @@ def switches(max_len: int, kv_bytes_per_token: int, rows: Iterable[Row]) -> list
 
 def _with_and_without_memory(row: Row, max_len: int, kv_bytes_per_token: int) -> Iterator[Switches]:
     base = row | {"max_num_seqs": EVERYTHING_AT_ONCE, "max_batch_size": 6, "batch_window_ms": 1.0}
-    cuts = row["batching"] in ("continuous", "prefill-first") and row["chunked_prefill"]
+    cuts = row["batching"] in ("continuous", "gathered", "prefill-first") and row["chunked_prefill"]
     base |= {"max_num_batched_tokens": EVERYTHING_AT_ONCE} if cuts else {}  # less than a prompt
     name = ", ".join(f"{switch}={value}" for switch, value in row.items())
     paged = row["kv_cache"] == "paged"

@@ -26,12 +26,14 @@ from ridgeline.runner.inputs import Packing, Padded, Ragged
 from ridgeline.runner.launched import Launched, Replayed
 from ridgeline.runner.places import ranged, wrap_places
 from ridgeline.runner.runner import Runner
+from ridgeline.runner.sampler import draw_or_greedy
+from ridgeline.runner.slots import Sizes, SlotTables
 from ridgeline.runner.steady import TURNS
 from ridgeline.scheduler.policies import Continuous
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.runner.asked import ASKED, MODEL, NEW, PROMPTS, SOLO, WAYS
 from tests.runner.tape import TapingDevice
-from tests.tensors import Driver, Flight, Way, decode, make_runner, random_prompts
+from tests.tensors import Driver, Flight, Way, cpu, decode, make_runner, random_prompts
 
 # Every second draws, every third meets a token that ends it somewhere in the middle of a horizon.
 _OPEN = [Sampling(temperature=n % 2 * 0.9, seed=n) for n in range(len(PROMPTS))]
@@ -94,6 +96,27 @@ def test_the_first_step_of_a_size_is_packed_and_later_ones_are_replays() -> None
         seen.append(is_replay(flight))
         driver.collect(flight)
     assert seen == [False, False, True, True], "a prompt, a step that nothing was captured for, and then replays"
+
+
+def test_a_chunk_of_one_token_makes_none() -> None:
+    runner = graphed()
+    ready(runner)
+    driver = Driver(runner)
+    prompt = [7, 8, 9, 10]
+    driver.join(0, prompt, len(prompt) + NEW)
+    for _ in prompt[1:]:
+        flight = driver.launch({0: 1})
+        assert not is_replay(flight), "it is not the last of its prompt"
+        assert driver.collect(flight).counts.tolist() == [0]
+    assert is_replay(driver.launch({0: 1})), "the last one makes a token like any other"
+
+
+def test_of_equal_logits_a_greedy_row_takes_the_first_also_among_rows_that_draw() -> None:
+    tables = SlotTables(Sizes(2, 8, 1, 8), cpu())
+    tables.uniforms.fill_(0.9)
+    tables.temperature[0] = 1.0
+    chosen = draw_or_greedy(tables, torch.zeros(2, 10), torch.tensor([0, 1]))
+    assert chosen.tolist() == [9, 0]
 
 
 def test_a_larger_graph_does_until_the_right_one_is_there() -> None:
@@ -259,7 +282,7 @@ def test_while_somebody_looks_no_step_is_a_replay() -> None:
             return nullcontext()
 
     names: list[str] = []
-    runner = graphed()
+    runner = graphed(device=device_of(TapingDevice))
     ready(runner)
     undo = wrap_places(runner, ranged(Heard()))
     assert decode(runner, PROMPTS[:2], NEW, PLAIN[:2]) == MADE[:2]

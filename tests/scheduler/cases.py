@@ -13,7 +13,17 @@ from ridgeline.core.types import NewRequest, Sampling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.nocache import NoCache
 from ridgeline.kv.prefix import HashPrefix, NoPrefix, PrefixIndex
-from ridgeline.scheduler.policies import Choice, Continuous, Dynamic, OneAtATime, Policy, PrefillFirst, Static, View
+from ridgeline.scheduler.policies import (
+    Choice,
+    Continuous,
+    Dynamic,
+    Gathered,
+    OneAtATime,
+    Policy,
+    PrefillFirst,
+    Static,
+    View,
+)
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.scripted import VOCABULARY, Accounting, ScriptedRunner, naive, padded, ragged
 
@@ -112,6 +122,7 @@ def cases(draw: st.DrawFn, kind: str) -> Case:
     policies: dict[str, Callable[[], Policy]] = {
         "continuous": lambda: Continuous() if seed < 50 else AnyOrder(seed),
         "prefill-first": PrefillFirst,
+        "gathered": lambda: Gathered(part=1 + seed % 3, patience=seed % 5),
         "static": lambda: Static(max_batch),
         "dynamic": lambda: Dynamic(WINDOW_NS, max_batch),
         "one": OneAtATime,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline.core.errors import ConfigError
-from ridgeline.scheduler.policies import Continuous, Dynamic, OneAtATime, PrefillFirst, Static
+from ridgeline.scheduler.policies import Continuous, Dynamic, Gathered, OneAtATime, PrefillFirst, Static
 from tests.scheduler.stage import Stage
 
 WINDOW_NS = 50
@@ -69,6 +69,38 @@ def test_prefill_first_lets_others_decode_while_nobody_can_be_seated() -> None:
     keys = [stage.submit(new=2) for _ in range(2)]
     stage.run()
     assert [stage.ends[key].timings.finished_ns for key in keys] == [20, 40]
+
+
+def test_gathered_seats_newcomers_together() -> None:
+    stage = Stage(Gathered(part=2, patience=100), slots=4)
+    stage.submit(new=9)
+    stage.step()
+    stage.submit(new=1)
+    stage.step()
+    assert [len(plan.joins) for plan in stage.plans] == [1, 0], "one of four seats is not half of them"
+    stage.submit(new=1)
+    stage.run()
+    assert [len(plan.joins) for plan in stage.plans] == [1, 0, 2, *[0] * 6]
+
+
+def test_gathered_holds_nobody_longer_than_its_patience_and_nobody_at_all_while_none_decodes() -> None:
+    stage = Stage(Gathered(part=1, patience=3), slots=4)
+    stage.submit(new=9)
+    stage.step()
+    assert [len(plan.joins) for plan in stage.plans] == [1], "nobody decoded whom it could have held up"
+    stage.submit(new=1)
+    stage.run()
+    assert [len(plan.joins) for plan in stage.plans] == [1, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_gathered_gives_newcomers_the_launch_that_has_a_prompt_in_it_anyway() -> None:
+    stage = Stage(Gathered(part=1, patience=100), slots=4, budget=8)
+    stage.submit(prompt=12, new=3)
+    stage.submit(prompt=2, new=1)
+    stage.step()
+    stage.submit(prompt=2, new=1)
+    stage.run()
+    assert [len(plan.joins) for plan in stage.plans][:2] == [1, 2]
 
 
 def test_without_chunks_a_prompt_waits_for_a_step_that_has_room_for_all_of_it() -> None:

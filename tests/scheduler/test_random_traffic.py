@@ -29,6 +29,7 @@ COMMON = (
     [
         ("continuous", 1300, (*COMMON, "preempted", "chunks")),
         ("prefill-first", 500, (*COMMON, "preempted", "chunks")),
+        ("gathered", 500, (*COMMON, "preempted", "chunks")),
         ("dynamic", 400, (*COMMON, "preempted")),
         ("static", 300, (*COMMON, "preempted")),
         ("one", 200, COMMON),

@@ -9,6 +9,7 @@ laid out once in `plan`, so that a layer costs the host a few microseconds.
 from __future__ import annotations
 
 import ctypes
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Ints
-from ridgeline.device import jit
+from ridgeline.device import jit, pages
 from ridgeline.device.base import Device
 
 SOURCE = Path(__file__).parent / "native" / "attention.cpp"
@@ -104,7 +105,8 @@ class CellStore:
         self._heads, self._dim, self._size, self._dtype = heads, head_dim, block_size, dtype
         number, self._unit, self._scaled = _FORMATS[dtype]
         self._cell = Cell.of(head_dim, block_size, dtype)
-        self.layers = [_zeros((num_blocks + 1, heads, self._cell.size)) for _ in range(layers)]
+        shape = (num_blocks + 1, heads, self._cell.size)
+        self.layers = [pages.zeros(math.prod(shape)).view(shape) for _ in range(layers)]
         self.layout = _Store(
             heads, 1, head_dim, block_size, number, 0,
             self._cell.size, self._cell.value_at, self._cell.scale_at, num_blocks * block_size,
@@ -133,13 +135,6 @@ class CellStore:
 
 def _whole_lines(size: int) -> int:
     return -(-size // _LINE) * _LINE
-
-
-def _zeros(shape: tuple[int, int, int]) -> Tensor:
-    """Zeros that begin with a line, from numpy, which asks the kernel for pages that are zero when first touched."""
-    size = shape[0] * shape[1] * shape[2]
-    raw = torch.from_numpy(np.zeros(size + _LINE, np.uint8))
-    return raw[-raw.data_ptr() % _LINE :][:size].view(shape)
 
 
 class Native:

@@ -111,7 +111,7 @@ class Paged:
             ]
         )  # fmt: skip
         if not len(many):
-            return PagedMeta(Singles(batch.block_tables, contexts), None, None)
+            return PagedMeta(Singles(batch.block_tables, contexts, tokens), None, None)
         rows = tuple(Span(*row) for row in facts.tolist())
         spans = Spans(rows, facts_at, tiles_at, batch.block_tables[many_at])
         singles = Singles(batch.block_tables[single_at], contexts, tokens) if len(single) else None

@@ -93,15 +93,26 @@ class Compiler:
                 done = _run([self.path, "-shared", "-o", str(target), str(made), *self.linking])
             if done is not None and done.returncode == 0:
                 return
-            complaint = "it did not end" if done is None else done.stderr.strip().partition("\n")[0]
+            complaint = "it did not end" if done is None else _first_error(done.stderr)
         raise CannotBuild(
             f"{self.path} cannot compile a shared library ({complaint}); install the C headers and linker"
         )
 
 
 def source_of(path: Path) -> str:
-    """A file with the files of its own folder that it includes in their place, so that one digest covers all."""
-    return _INCLUDE.sub(lambda found: source_of(path.with_name(found[1])), path.read_text(encoding="utf-8"))
+    """A file with the files of its own folder that it includes, each once, so that one digest covers all."""
+    seen: set[str] = set()
+
+    def text_of(path: Path) -> str:
+        return _INCLUDE.sub(included, path.read_text(encoding="utf-8")).replace("#pragma once\n", "")
+
+    def included(found: re.Match[str]) -> str:
+        if found[1] in seen:
+            return ""
+        seen.add(found[1])
+        return text_of(path.with_name(found[1]))
+
+    return text_of(path)
 
 
 def load(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
@@ -178,6 +189,11 @@ def _cpu_flags() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _first_error(told: str) -> str:
+    lines = told.strip().splitlines() or ["it does not say why"]
+    return next((line for line in lines if "error" in line), lines[0])
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:

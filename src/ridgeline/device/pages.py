@@ -28,13 +28,14 @@ class LargePages:
         assert values.dtype is torch.uint8, values.dtype
         size = values.numel()
         if self._used + size > self._region.numel():
-            self._region, self._used = _region(max(size, _REGION)), 0
+            self._region, self._used = zeros(max(size, _REGION)), 0
         placed = self._region[self._used : self._used + size].view(values.shape).copy_(values)
         self._used += -(-size // _LINE) * _LINE
         return placed
 
 
-def _region(size: int) -> Tensor:
+def zeros(size: int) -> Tensor:
+    """So many bytes, at the beginning of a page. What nobody touches occupies nothing."""
     memory = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them

@@ -77,7 +77,7 @@ class _Integers:
                 f"--quantize {self.name}: {spec.name} has {spec.d_in} inputs, and sums of more than {MAX_WIDTH} may "
                 "not fit 32 bits; leave it out for this model"
             )
-        packed = Packed.of(weight, self.code_bits)
+        packed = (Packed.of if self._native is None else self._native.pack)(weight, self.code_bits)
         return dataclasses.replace(packed, strips=self._pages.place(packed.strips))
 
     def _prepared(self, layer: Layer) -> Prepared | None:

@@ -50,6 +50,17 @@ class Packed:
         strips, scales, sums = (torch.cat(part) for part in zip(*parts, strict=True))
         return Packed(bits, d_out, d_in, strips, scales, sums)
 
+    @staticmethod
+    def empty(bits: int, d_out: int, d_in: int) -> Packed:
+        """For somebody else to fill."""
+        assert bits in BITS, bits
+        assert 0 < d_in <= MAX_WIDTH, d_in
+        count, chunks = -(-d_out // LANES), -(-d_in // CHUNK)
+        whole = chunks * CHUNK * LANES
+        size = whole if bits == 8 else _multiplier_bytes(chunks) + whole // 2
+        scales, sums = torch.empty(count * LANES), torch.empty(count * LANES, dtype=torch.int32)
+        return Packed(bits, d_out, d_in, torch.empty(count, size, dtype=torch.uint8), scales, sums)
+
     def integers(self) -> Tensor:
         """[d_out, d_in], int8: what the scales multiply."""
         count, chunks = self.strips.shape[0], -(-self.d_in // CHUNK)

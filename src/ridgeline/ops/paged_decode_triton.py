@@ -54,7 +54,8 @@ def _added_up(mixes, sums, base, low, high, WIDTH: tl.constexpr):
     return mixed, total
 
 
-@triton.jit
+# Whatever differs from step to step is not compiled in: a step that waits for a compiler waits seconds.
+@triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["tables", "contexts", "tokens"])
 def _decode(
     q, k, v, out, values, scales, words, tables, contexts, tokens, mixes, sums, arrived,
     scale, q_stride, k_stride, v_stride, out_stride, table_stride,

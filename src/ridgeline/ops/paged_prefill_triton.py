@@ -56,7 +56,8 @@ def _step(
     return higher, total, mixed
 
 
-@triton.jit
+# As in _decode: nothing that differs from step to step is compiled in.
+@triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["tables", "facts", "tiles"])
 def _prefill(
     q, out, values, words, tables, facts, tiles, scale, q_stride, out_stride, table_stride,
     GROUP: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,

@@ -106,7 +106,8 @@ def put(
     return keys.to(tl.float32) * key_scales[:, None], mixed.to(tl.float32) * value_scales[:, None]
 
 
-@triton.jit
+# As in _decode: nothing that differs from step to step is compiled in.
+@triton.jit(do_not_specialize=["tokens"], do_not_specialize_on_alignment=["writes"])
 def _append(
     k, v, values, scales, writes, tokens, k_stride, v_stride,
     KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,

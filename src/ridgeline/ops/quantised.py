@@ -88,7 +88,28 @@ class Native:
         self._linear.argtypes, self._linear.restype = (pointer, pointer, pointer, pointer, size), ctypes.c_int
         self._gather: Any = library.ridgeline_gather
         self._gather.argtypes, self._gather.restype = (pointer, pointer, pointer, size), None
+        self._pack: Any = library.ridgeline_pack
+        self._pack.argtypes, self._pack.restype = (pointer, pointer, pointer, pointer, pointer), ctypes.c_int
         self._threads = threads
+
+    def pack(self, weight: Tensor, bits: int) -> Packed:
+        """As Packed.of, ten times as fast; of multipliers that lose nearly the same it may take another."""
+        if weight.dtype not in (torch.float32, torch.bfloat16):
+            weight = weight.to(torch.float32)
+        weight, (d_out, d_in) = weight.contiguous(), weight.shape
+        packed = Packed.empty(bits, d_out, d_in)
+        told = _Matrix(
+            d_in=d_in,
+            d_out=d_out,
+            strip_bytes=packed.strips.shape[1],
+            bits=bits,
+            is_bfloat16=weight.dtype is torch.bfloat16,
+            threads=self._threads,
+        )
+        made = (part.data_ptr() for part in (packed.strips, packed.scales, packed.sums))
+        if self._pack(ctypes.addressof(told), weight.data_ptr(), *made):
+            raise MemoryError(f"no memory to pack a matrix of {d_out} x {d_in}")
+        return packed
 
     def prepare(self, layer: Layer, dtype: torch.dtype) -> Prepared:
         """dtype: of x and y, float32 or bfloat16."""

@@ -27,14 +27,15 @@ struct Batch {
     int32_t num_items, threads, single, unused;  // single: every row has one query
 };
 
-struct Result {  // of a row over some keys, not divided by `sum` yet
-    float most, sum;
-    float out[MOST_DIM];
+constexpr int PIECE = 16;  // tokens whose keys and values are appended one after the other
+
+struct Results {  // of rows over some keys, not divided by `sum` yet
+    float most[ROWS], sum[ROWS], out[ROWS * MOST_DIM];
 };
 
 struct alignas(64) Scratch {
-    float q[ROWS * MOST_DIM], s[ROWS * SPLIT], o[ROWS * MOST_DIM];
-    Result split[ROWS], all[ROWS];
+    float q[ROWS * MOST_DIM], s[ROWS * SPLIT];
+    Results all, part;
     int64_t last[ROWS];
     std::unique_ptr<char[]> packed;  // a split's cells, for block sizes that lanes do not divide
 #if defined(TILES)
@@ -42,79 +43,90 @@ struct alignas(64) Scratch {
 #endif
 };
 
-// How products are made: of a thread's own, while it works.
+// How products are made: of a thread's own, while it works. share: of sixteen keys from `key` on, for row m.
 template <class T>
 struct InVectors {
+    static constexpr int step = LANES;  // keys that shares are made for at once
     void query(Scratch& scratch, int m, const Store& store, const Tensors& given, int64_t at) {
         read_floats(given.q, at, store.dim, given.is_bfloat16, scratch.q + m * MOST_DIM);
     }
     void score(Scratch& scratch, int rows, Lines& lines) { score_vectors<T>(scratch.q, rows, lines, scratch.s); }
-    void weigh(Scratch& scratch, int rows, const Lines& lines) { weigh_vectors<T>(scratch.s, rows, lines, scratch.o); }
+    INLINE void share(Scratch& scratch, int m, int key, F p) { L::store(scratch.s + m * SPLIT + key, p); }
+    void weigh(Scratch& scratch, int rows, const Lines& lines, float* o) { weigh_vectors<T>(scratch.s, rows, lines, o); }
 };
 
 #if defined(TILES)
 template <class T>
 struct InTiles {
+    static constexpr int step = 2 * LANES;
     Shapes shapes;
     void query(Scratch& scratch, int m, const Store& store, const Tensors& given, int64_t at) {
         memcpy(scratch.tiled.q + m * MOST_DIM, (const uint16_t*)given.q + at, store.dim * sizeof(uint16_t));
     }
     void score(Scratch& scratch, int rows, Lines& lines) {
         stage_keys<T>(scratch.tiled, lines);
-        score_tiles(scratch.tiled, shapes, rows, lines, scratch.s);
+        score_tiles<T>(scratch.tiled, shapes, rows, lines, scratch.s);
     }
-    void weigh(Scratch& scratch, int rows, const Lines& lines) {
+    INLINE void share(Scratch& scratch, int m, int key, F p) { split_share(scratch.tiled, m * SPLIT + key, p); }
+    void weigh(Scratch& scratch, int rows, const Lines& lines, float* o) {
         stage_values<T>(scratch.tiled, lines);
-        weigh_tiles(scratch.tiled, shapes, rows, lines, scratch.s, scratch.o);
+        weigh_tiles(scratch.tiled, shapes, rows, lines, o);
     }
 };
 #endif
 
-// Shares of one row from its scores, the largest of which becomes 1. key_scales, value_scales: by key, or null.
-INLINE void soften(float* s, int valid, int all, float scale, const float* key_scales, const float* value_scales, Result& to) {
-    const F nothing = L::splat(-INFINITY);
-    F most = nothing, sum = L::splat(0.0f);
+// Shares of row m from its scores, the largest of which becomes 1. valid: keys that it may see; scales: by key, those of
+// the keys and then those of the values.
+template <class T, class Products>
+INLINE void soften(Products& products, Scratch& scratch, int m, int valid, int count, float scale, const float* scales, Results& to) {
+    float* s = scratch.s + m * SPLIT;
+    const F nothing = L::splat(-INFINITY), zero = L::splat(0.0f), by = L::splat(scale);
+    const int whole = valid / LANES * LANES;
+    F most = nothing, sum = zero;
     for (int i = 0; i < valid; i += LANES) {
-        F x = L::mul(L::load(s + i), L::splat(scale));
-        if (key_scales) x = L::mul(x, L::load(key_scales + i));
-        x = L::before(valid - i, x, nothing);
+        F x = L::mul(L::load(s + i), by);
+        if (T::scaled) x = L::mul(x, L::load(scales + i));
+        if (i == whole) x = L::before(valid - i, x, nothing);
         most = L::larger(most, x);
         L::store(s + i, x);
     }
-    to.most = largest_of(most);
-    most = L::splat(to.most);
+    const float top = largest_of(most);
+    most = L::splat(top);
     for (int i = 0; i < valid; i += LANES) {
-        F p = L::before(valid - i, L::power_of_two(L::sub(L::load(s + i), most)), L::splat(0.0f));
+        F p = L::power_of_two(L::sub(L::load(s + i), most));
+        if (i == whole) p = L::before(valid - i, p, zero);
         sum = L::add(sum, p);
-        if (value_scales) p = L::before(valid - i, L::mul(p, L::load(value_scales + i)), L::splat(0.0f));
-        L::store(s + i, p);
+        if (T::scaled) p = L::mul(p, L::load(scales + SPLIT + i));
+        if (T::scaled && i == whole) p = L::before(valid - i, p, zero);
+        products.share(scratch, m, i, p);
     }
-    to.sum = sum_of(sum);
-    for (int i = (valid + LANES - 1) / LANES * LANES; i < all; i += LANES) L::store(s + i, L::splat(0.0f));
+    for (int i = (valid + LANES - 1) / LANES * LANES; i < (count + Products::step - 1) / Products::step * Products::step; i += LANES)
+        products.share(scratch, m, i, zero);
+    to.most[m] = top, to.sum[m] = sum_of(sum);
 }
 
-// The same as if the keys of both had been computed together.
-INLINE void merge(Result& into, const Result& next, int dim) {
-    F gap_into = L::splat(into.most), gap_next = L::splat(next.most);
-    F most = L::larger(gap_into, gap_next);
-    F a = L::power_of_two(L::sub(gap_into, most)), b = L::power_of_two(L::sub(gap_next, most));
-    float parts[3 * LANES];
+// Row m as if the keys of both had been computed together.
+INLINE void merge(Results& into, const Results& next, int m, int dim) {
+    const F old = L::splat(into.most[m]), other = L::splat(next.most[m]), most = L::larger(old, other);
+    const F a = L::power_of_two(L::sub(old, most)), b = L::power_of_two(L::sub(other, most));
+    float parts[2 * LANES];
     L::store(parts, most);
-    L::store(parts + LANES, L::fma(a, L::splat(into.sum), L::mul(b, L::splat(next.sum))));
-    into.most = parts[0], into.sum = parts[LANES];
+    L::store(parts + LANES, L::fma(a, L::splat(into.sum[m]), L::mul(b, L::splat(next.sum[m]))));
+    into.most[m] = parts[0], into.sum[m] = parts[LANES];
+    float* out = into.out + m * MOST_DIM;
     for (int d = 0; d < dim; d += LANES)
-        L::store(into.out + d, L::fma(a, L::load(into.out + d), L::mul(b, L::load(next.out + d))));
+        L::store(out + d, L::fma(a, L::load(out + d), L::mul(b, L::load(next.out + m * MOST_DIM + d))));
 }
 
-INLINE void finish(const Result& from, const Tensors& given, const Store& store, int64_t token, int head) {
+INLINE void finish(const Results& from, int m, const Tensors& given, const Store& store, int64_t token, int head) {
     const int64_t at = (token * store.heads * store.group + head) * store.dim;
-    const float inverse = 1.0f / from.sum;
+    const float inverse = 1.0f / from.sum[m], *sums = from.out + m * MOST_DIM;
     if (given.is_bfloat16) {
         uint16_t* out = (uint16_t*)given.out + at;
-        for (int d = 0; d < store.dim; d++) out[d] = to_bfloat16(from.out[d] * inverse);
+        for (int d = 0; d < store.dim; d++) out[d] = to_bfloat16(sums[d] * inverse);
     } else {
         float* out = (float*)given.out + at;
-        for (int d = 0; d < store.dim; d++) out[d] = from.out[d] * inverse;
+        for (int d = 0; d < store.dim; d++) out[d] = sums[d] * inverse;
     }
 }
 
@@ -135,7 +147,7 @@ void pack(const Store& store, char* cache, const int32_t* table, int head, int64
         char* line = values + ((int64_t)(key / T::unit) * dim * T::unit + key % T::unit) * bytes;
         for (int d = 0; d < dim; d++) memcpy(line + (int64_t)d * T::unit * bytes, from + (int64_t)d * T::unit * bytes, bytes);
     }
-    for (int g = 0; g <= GROUPS; g++) lines.keys[g] = keys + g * group_bytes, lines.values[g] = values + g * group_bytes;
+    for (int g = 0; g < GROUPS; g++) lines.keys[g] = keys + g * group_bytes, lines.values[g] = values + g * group_bytes;
     lines.key_stride = LANES * T::unit * bytes;
 }
 
@@ -157,12 +169,24 @@ void locate(const Store& store, char* cache, const int32_t* table, int head, int
         lines.keys[g] = cell + inside * T::unit * T::bytes;
         lines.values[g] = cell + store.value_at + inside * store.dim * T::bytes;
     }
-    for (int g = groups; g < groups + 4; g++) lines.keys[g] = lines.values[g] = lines.values[groups - 1];
     lines.key_stride = (int64_t)size * T::unit * T::bytes;
 }
 
+// Where the keys lie that this thread reads next, as well as it can be known.
+template <class T>
+void look_ahead(const Store& store, const Batch& batch, char* cache, const Item& item, int head, Lines& lines) {
+    const int size = store.block_size;
+    const int64_t start = item.split < 0 ? 0 : (int64_t)item.split * SPLIT;
+    for (int g = 0; g < GROUPS; g++) {
+        const int64_t at = start + g * LANES;
+        const bool there = batch.single && at / size < batch.table_width;
+        const int32_t block = batch.tables[item.row * batch.table_width + (there ? at / size : 0)];
+        lines.next[g] = cell_of(store, cache, block, head) + (there ? at % size * T::unit * T::bytes : 0);
+    }
+}
+
 template <class T, class Products>
-void attend(const Store& store, const Batch& batch, const Tensors& given, const Item& item, int head, Scratch& scratch, Products& products) {
+void attend(const Store& store, const Batch& batch, const Tensors& given, const Item& item, int head, Scratch& scratch, Lines& lines, Products& products) {
     const int group = store.group, rows = item.count * group, dim = store.dim;
     const int32_t* table = batch.tables + item.row * batch.table_width;
     int64_t reach = 0;
@@ -171,10 +195,8 @@ void attend(const Store& store, const Batch& batch, const Tensors& given, const 
         products.query(scratch, m, store, given, token * given.q_token + (head * group + m % group) * given.q_head);
         scratch.last[m] = batch.positions[token];
         reach = scratch.last[m] + 1 > reach ? scratch.last[m] + 1 : reach;
-        scratch.all[m].sum = 0;
     }
     alignas(64) float scales[2 * SPLIT];
-    Lines lines;
     lines.dim = dim;
     const int first = item.split < 0 ? 0 : item.split, end = item.split < 0 ? item.splits : item.split + 1;
     for (int split = first; split < end; split++) {
@@ -183,23 +205,15 @@ void attend(const Store& store, const Batch& batch, const Tensors& given, const 
         lines.keys_count = (int)(reach - start < SPLIT ? reach - start : SPLIT);
         locate<T>(store, given.cache, table, head, start, scratch, lines, scales);
         products.score(scratch, rows, lines);
+        Results& to = split == first ? scratch.all : scratch.part;
         for (int m = 0; m < rows; m++) {
             int64_t valid = scratch.last[m] + 1 - start;
             valid = valid < 0 ? 0 : valid < lines.keys_count ? valid : lines.keys_count;
-            soften(scratch.s + m * SPLIT, (int)valid, lines.keys_count, given.scale, T::scaled ? scales : nullptr,
-                   T::scaled ? scales + SPLIT : nullptr, scratch.split[m]);
+            soften<T>(products, scratch, m, (int)valid, lines.keys_count, given.scale, scales, to);
         }
-        products.weigh(scratch, rows, lines);
-        for (int m = 0; m < rows; m++) {
-            if (scratch.last[m] < start) continue;
-            memcpy(scratch.split[m].out, scratch.o + m * MOST_DIM, dim * sizeof(float));
-            if (split == first) {
-                scratch.all[m].most = scratch.split[m].most, scratch.all[m].sum = scratch.split[m].sum;
-                memcpy(scratch.all[m].out, scratch.split[m].out, dim * sizeof(float));
-            } else {
-                merge(scratch.all[m], scratch.split[m], dim);
-            }
-        }
+        products.weigh(scratch, rows, lines, to.out);
+        for (int m = 0; split != first && m < rows; m++)
+            if (scratch.last[m] >= start) merge(scratch.all, scratch.part, m, dim);
     }
 }
 
@@ -210,8 +224,8 @@ bool hand_in(const Store& store, const Batch& batch, const Item& item, int head,
     float* mine = batch.partial + item.partial + (int64_t)head * item.splits * rows * size;
     for (int m = 0; m < rows; m++) {
         float* at = mine + (item.split * rows + m) * size;
-        at[0] = scratch.all[m].most, at[1] = scratch.all[m].sum;
-        memcpy(at + 2, scratch.all[m].out, store.dim * sizeof(float));
+        at[0] = scratch.all.most[m], at[1] = scratch.all.sum[m];
+        memcpy(at + 2, scratch.all.out + m * MOST_DIM, store.dim * sizeof(float));
     }
     int32_t* left = batch.left + (int64_t)item.left * store.heads + head;
     if (__atomic_add_fetch(left, 1, __ATOMIC_ACQ_REL) < item.splits) return false;
@@ -219,10 +233,10 @@ bool hand_in(const Store& store, const Batch& batch, const Item& item, int head,
     for (int m = 0; m < rows; m++) {
         for (int split = 0; split < item.splits; split++) {
             const float* at = mine + (split * rows + m) * size;
-            Result& to = split ? scratch.split[m] : scratch.all[m];
-            to.most = at[0], to.sum = at[1];
-            memcpy(to.out, at + 2, store.dim * sizeof(float));
-            if (split) merge(scratch.all[m], to, store.dim);
+            Results& to = split ? scratch.part : scratch.all;
+            to.most[m] = at[0], to.sum[m] = at[1];
+            memcpy(to.out + m * MOST_DIM, at + 2, store.dim * sizeof(float));
+            if (split) merge(scratch.all, scratch.part, m, store.dim);
         }
     }
     return true;
@@ -238,21 +252,30 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
         Scratch& scratch = *held;
         Products products;
         if (!batch.single) {
+            const int64_t pieces = (batch.tokens + PIECE - 1) / PIECE;
 #pragma omp for schedule(static)
-            for (int64_t at = 0; at < batch.tokens * heads; at++)
-                append<T>(store, given, batch.writes, at / heads, (int)(at % heads));
+            for (int64_t at = 0; at < pieces * heads; at++)
+                for (int64_t token = at / heads * PIECE; token < batch.tokens && token < (at / heads + 1) * PIECE; token++)
+                    append<T>(store, given, batch.writes, token, (int)(at % heads));
         }
-#pragma omp for schedule(dynamic, 1) nowait
+        // Some in a row, so that what a thread asks memory for ahead is its own.
+        const int64_t turn = batch.single ? work / (8 * batch.threads) : 1;
+#pragma omp for schedule(dynamic, turn < 1 ? 1 : turn < 12 ? turn : 12) nowait
         for (int64_t at = 0; at < work; at++) {
-            const Item& item = batch.items[at / heads];
-            const int head = (int)(at % heads);
+            // A prompt's keys stay in the cache while all its queries meet them; a lone query's are read once, so
+            // neighbours in memory follow each other.
+            const Item& item = batch.items[batch.single ? at / heads : at % batch.num_items];
+            const int head = (int)(batch.single ? at % heads : at / batch.num_items);
             // A lone query's key is read in its own split only: no need to wait until all are written.
             if (batch.single && (item.split < 0 || item.split == item.splits - 1))
                 append<T>(store, given, batch.writes, item.token, head);
-            attend<T>(store, batch, given, item, head, scratch, products);
+            Lines lines;
+            const int64_t next = at + 1 < work && batch.single ? at + 1 : at;
+            look_ahead<T>(store, batch, given.cache, batch.items[batch.single ? next / heads : 0], (int)(next % heads), lines);
+            attend<T>(store, batch, given, item, head, scratch, lines, products);
             if (item.split >= 0 && !hand_in(store, batch, item, head, scratch)) continue;
             for (int m = 0; m < item.count * store.group; m++)
-                finish(scratch.all[m], given, store, item.token + m / store.group, head * store.group + m % store.group);
+                finish(scratch.all, m, given, store, item.token + m / store.group, head * store.group + m % store.group);
         }
     }
 }

@@ -7,18 +7,21 @@
 constexpr int SPLIT = 256;              // keys whose scores are held at once; a multiple of LANES
 constexpr int GROUPS = SPLIT / LANES;   // of keys that stand in the lanes of a vector
 constexpr int ROWS = 32;                // queries (times heads of a group) that are computed together at most
-constexpr int MOST_DIM = 256;
 
-// Where the groups of a split lie. key_stride: bytes from one unit of dimensions to the next.
+// Where the groups of a split lie. key_stride: bytes from one unit of dimensions to the next. next: groups of keys that
+// this thread reads after these values, or any.
 struct Lines {
-    const char *keys[GROUPS + 4], *values[GROUPS + 4];
+    const char *keys[GROUPS], *values[GROUPS], *next[GROUPS];
     int64_t key_stride;
     int keys_count, dim;
 };
 
+// Few queries wait for memory and not for arithmetic: values are asked for while keys are read, and the next keys while
+// values are.
+constexpr int FEW_ROWS = 4;
 INLINE void fetch(const char* p) { __builtin_prefetch(p, 0, 3); }
 
-// Scores of M rows with G groups. ahead: the groups that are read next.
+// Scores of M rows with G groups. ahead: where the values of these lie.
 template <class T, int M, int G>
 INLINE void score(const float* q, const Lines& lines, const char* const* keys, const char* const* ahead, float* s) {
     F sums[M][G];
@@ -28,7 +31,7 @@ INLINE void score(const float* q, const Lines& lines, const char* const* keys, c
         for (int g = 0; g < G; g++) {
             F key[T::unit];
             T::line(keys[g] + u * lines.key_stride, key);
-            if (M <= 4) fetch(ahead[g] + u * (LANES * T::unit * T::bytes));
+            if (M <= FEW_ROWS) fetch(ahead[g] + u * (LANES * T::unit * T::bytes));
             for (int part = 0; part < T::unit; part++)
                 for (int m = 0; m < M; m++)
                     sums[m][g] = L::fma(L::splat(q[m * MOST_DIM + u * T::unit + part]), key[part], sums[m][g]);
@@ -43,11 +46,8 @@ void score_rows(const float* q, const Lines& lines, float* s) {
     constexpr int G = WIDTH == 16 ? (M == 1 ? 4 : M == 2 ? 4 : 2) : (M == 1 ? 2 : 1);
     const int groups = (lines.keys_count + LANES - 1) / LANES;
     int g = 0;
-    for (; g + G <= groups; g += G) {
-        const char* const* ahead = g + 2 * G <= groups ? lines.keys + g + G : lines.values;
-        score<T, M, G>(q, lines, lines.keys + g, ahead, s + g * LANES);
-    }
-    for (; g < groups; g++) score<T, M, 1>(q, lines, lines.keys + g, lines.values, s + g * LANES);
+    for (; g + G <= groups; g += G) score<T, M, G>(q, lines, lines.keys + g, lines.values + g, s + g * LANES);
+    for (; g < groups; g++) score<T, M, 1>(q, lines, lines.keys + g, lines.values + g, s + g * LANES);
 }
 
 // Adds shares times values to D vectors of M rows.
@@ -60,12 +60,12 @@ INLINE void weigh(const float* p, const Lines& lines, int first_dim, float* o) {
     for (int start = 0; start < lines.keys_count; start += LANES) {
         const int count = lines.keys_count - start < LANES ? lines.keys_count - start : LANES;
         const char *base = lines.values[start / LANES] + first_dim / LANES * line_bytes;
-        const char *ahead = lines.values[start / LANES + 1] + first_dim / LANES * line_bytes;
+        const char *ahead = lines.next[start / LANES] + first_dim / LANES * line_bytes;
         for (int key = 0; key < count; key += T::unit, base += step, ahead += step) {
             for (int d = 0; d < D; d++) {
                 F value[T::unit];
                 T::line(base + d * line_bytes, value);
-                if (M <= 4) fetch(ahead + d * line_bytes);
+                if (M <= FEW_ROWS) fetch(ahead + d * line_bytes);
                 for (int part = 0; part < T::unit; part++) {
                     if (key + part >= count) break;  // beyond the context may lie anything, and 0 times NaN is NaN
                     for (int m = 0; m < M; m++)

@@ -4,6 +4,8 @@
 // [ceil(block_size / unit)][dim][unit], then, where the format has scales, those of the keys and of the values [block_size].
 // So sixteen tokens' keys stand in the lanes of a vector, one dimension after the other, and no sum crosses lanes.
 
+constexpr int MOST_DIM = 256;
+
 struct Store {
     int32_t heads, group, dim, block_size, format;  // heads: of keys; group: queries' heads to each of them
     int32_t unused;
@@ -33,41 +35,45 @@ INLINE char* cell_of(const Store& store, char* cache, int64_t block, int head) {
     return cache + (block * store.heads + head) * store.cell_bytes;
 }
 
-// Divides x by what a whole number of int8 stands for, and returns that. What is no number becomes 0.
-INLINE float quantized(float* x, int count) {
-    float most = 0;
-    for (int i = 0; i < count; i++) {
-        float size = x[i] < 0 ? -x[i] : x[i];
-        most = size > most ? size : most;
+// Puts values next to those of the token before: every `unit`th place of a row of dimensions.
+template <class Value, int Unit>
+INLINE void spread(const Value* x, int dim, int at, char* row) {
+#if defined(WIDE)
+    if constexpr (sizeof(Value) == 2) {
+        const __mmask32 places = at ? 0xaaaaaaaau : 0x55555555u;
+        for (int d = 0; d < dim; d += LANES) {
+            __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(x + d)));
+            _mm512_mask_storeu_epi16(row + d * 4, places, at ? _mm512_slli_epi32(wide, 16) : wide);
+        }
+        return;
+    } else if constexpr (sizeof(Value) == 1) {
+        const __mmask32 places = at ? 0xaaaaaaaau : 0x55555555u;
+        for (int d = 0; d < dim; d += LANES) {
+            __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(x + d)));
+            _mm256_mask_storeu_epi8(row + d * 2, places, at ? _mm256_slli_epi16(wide, 8) : wide);
+        }
+        return;
     }
-    const float step = (most < 3e38f ? most : 3e38f) / 127.0f;
-    if (most < 1e-30f) {
-        memset(x, 0, (size_t)count * sizeof(float));
-        return 0.0f;
-    }
-    for (int i = 0; i < count; i++) {
-        float y = x[i] / step;
-        x[i] = y > 127.0f ? 127.0f : y > -127.0f ? y : y <= -127.0f ? -127.0f : 0.0f;
-    }
-    return step;
+#endif
+    for (int d = 0; d < dim; d++) memcpy(row + ((int64_t)d * Unit + at) * sizeof(Value), x + d, sizeof(Value));
 }
 
 // Write the key and the value of one head of one token. What is meant for the scratch block is dropped.
 template <class T>
 void append(const Store& store, const Tensors& given, const int64_t* writes, int64_t token, int head) {
-    int64_t at = writes[token];
+    const int64_t at = writes[token];
     if (at < 0 || at >= store.positions) return;
-    const int size = store.block_size, dim = store.dim;
-    const int inside = (int)(at % size);
+    constexpr int unit = T::unit, unit_bytes = T::unit * T::bytes;
+    const int size = store.block_size, dim = store.dim, inside = (int)(at % size);
     char* cell = cell_of(store, given.cache, at / size, head);
-    char* values = cell + store.value_at;
     float* scales = (float*)(cell + store.scale_at);
-    float x[256];
+    alignas(64) float x[MOST_DIM];
+    alignas(64) typename T::Value kept[MOST_DIM];
     read_floats(given.k, token * given.k_token + head * given.k_head, dim, given.is_bfloat16, x);
-    if (T::scaled) scales[inside] = quantized(x, dim);
-    for (int d = 0; d < dim; d++) T::put(cell + ((int64_t)(d / T::unit * size + inside) * T::unit + d % T::unit) * T::bytes, x[d]);
+    const float key_scale = T::store(x, dim, kept);
+    for (int u = 0; u < dim / unit; u++) memcpy(cell + ((int64_t)u * size + inside) * unit_bytes, kept + u * unit, unit_bytes);
     read_floats(given.v, token * given.v_token + head * given.v_head, dim, given.is_bfloat16, x);
-    if (T::scaled) scales[size + inside] = quantized(x, dim);
-    char* line = values + ((int64_t)(inside / T::unit) * dim * T::unit + inside % T::unit) * T::bytes;
-    for (int d = 0; d < dim; d++) T::put(line + (int64_t)d * T::unit * T::bytes, x[d]);
+    const float value_scale = T::store(x, dim, kept);
+    spread<typename T::Value, unit>(kept, dim, inside % unit, cell + store.value_at + (int64_t)(inside / unit) * dim * unit_bytes);
+    if (T::scaled) scales[inside] = key_scale, scales[size + inside] = value_scale;
 }

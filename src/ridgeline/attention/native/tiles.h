@@ -2,10 +2,10 @@
 // lines and their addresses; knows no position and no softmax.
 //
 // Keys lie in the cache as the unit wants them: a tile is sixteen tokens of 32 dimensions. Values are laid end to end
-// first, which also widens int8 (exactly) and leaves nothing behind a row's end. Shares are split into two bfloat16, so
+// first, which also widens int8 and leaves nothing behind a row's end. Shares are split into two bfloat16, so
 // that they have 16 bits and not 8; sums are float32. As in direct.h each row has its own chain of sums, so that it does
 // not matter how many are computed together.
-#if defined(WIDE) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#if defined(WIDE) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512VBMI__) && defined(__linux__)
 #define TILES 1
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -42,35 +42,55 @@ struct Shapes {
     ~Shapes() { asm volatile("tilerelease" ::); }
 };
 
+// The bytes of 0 to 127 as bfloat16, for looking up 64 at once.
+struct alignas(64) Widener {
+    uint8_t upper[128], lower[128];
+    Widener() {
+        for (int i = 0; i < 128; i++) {
+            const uint16_t bits = to_bfloat16((float)i);
+            upper[i] = (uint8_t)(bits >> 8), lower[i] = (uint8_t)bits;
+        }
+    }
+};
+
 struct alignas(64) Tiled {
     uint16_t q[ROWS * MOST_DIM], most[ROWS * SPLIT], rest[ROWS * SPLIT];  // shares are `most` and `rest`
     char keys[SPLIT * MOST_DIM * 2], values[SPLIT * MOST_DIM * 2];
+    Widener widener;
 };
 
-// A line of int8 as one of bfloat16.
-INLINE __m512i widened(const char* p) {
-    F even, odd;
-    L::int8_pairs(p, even, odd);
-    return _mm512_or_si512(_mm512_srli_epi32((__m512i)even, 16), _mm512_and_si512((__m512i)odd, _mm512_set1_epi32((int)0xffff0000)));
-}
-
+// Two lines as bfloat16, int8 ones widened (exactly).
 template <class T>
-INLINE __m512i line_of(const char* p) {
-    return T::scaled ? widened(p) : _mm512_loadu_si512(p);
+INLINE void two_lines(const char* first, const char* second, const Widener& widener, __m512i& a, __m512i& b) {
+    if (!T::scaled) {
+        a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
+        return;
+    }
+    __m512i x = _mm512_inserti64x4(
+        _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)first)), _mm256_loadu_si256((const __m256i*)second), 1);
+    x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), x);  // as unpacking takes them
+    const __m512i size = _mm512_abs_epi8(x);
+    const __m512i lower = _mm512_permutex2var_epi8(_mm512_load_si512(widener.lower), size, _mm512_load_si512(widener.lower + 64));
+    const __m512i upper = _mm512_or_si512(
+        _mm512_permutex2var_epi8(_mm512_load_si512(widener.upper), size, _mm512_load_si512(widener.upper + 64)),
+        _mm512_and_si512(x, _mm512_set1_epi8((char)0x80)));
+    a = _mm512_unpacklo_epi8(lower, upper), b = _mm512_unpackhi_epi8(lower, upper);
 }
 
 template <class T>
 void stage_keys(Tiled& tiled, Lines& lines) {
     if (!T::scaled) return;
-    const int64_t group_bytes = (int64_t)lines.dim * LANES * 2;
+    const int64_t group_bytes = (int64_t)lines.dim * LANES * 2, stride = lines.key_stride;
     for (int g = 0; g * LANES < lines.keys_count; g++) {
         char* to = tiled.keys + g * group_bytes;
-        const char *from = lines.keys[g], *ahead = lines.keys[g + 1];
-        for (int u = 0; u < lines.dim / 2; u++, from += lines.key_stride, ahead += lines.key_stride) {
+        const char *from = lines.keys[g], *ahead = lines.values[g];
+        for (int u = 0; u < lines.dim / 2; u += 2, from += 2 * stride, ahead += 64, to += 128) {
+            __m512i a, b;
+            two_lines<T>(from, from + stride, tiled.widener, a, b);
             fetch(ahead);
-            _mm512_store_si512(to + u * 64, line_of<T>(from));
+            _mm512_store_si512(to, a), _mm512_store_si512(to + 64, b);
         }
-        lines.keys[g] = to;
+        lines.keys[g] = tiled.keys + g * group_bytes;
     }
     lines.key_stride = 64;
 }
@@ -78,21 +98,22 @@ void stage_keys(Tiled& tiled, Lines& lines) {
 // End to end, and zeros up to the next 32 keys.
 template <class T>
 void stage_values(Tiled& tiled, const Lines& lines) {
-    const int line_bytes = LANES * 2 * T::bytes, pairs = (lines.keys_count + 31) / 32 * 16;
+    constexpr int line_bytes = LANES * 2 * T::bytes;
+    const int pairs = (lines.keys_count + 1) / 2, padded = (lines.keys_count + 31) / 32 * 16;
     char* to = tiled.values;
     for (int pair = 0; pair < pairs; pair++) {
-        const int left = lines.keys_count - 2 * pair;
-        const __m512i kept = _mm512_set1_epi32(left >= 2 ? -1 : 0xffff);
+        const __m512i kept = _mm512_set1_epi32(lines.keys_count - 2 * pair > 1 ? -1 : 0xffff);
         const int group = pair / (LANES / 2), inside = pair % (LANES / 2) * lines.dim / LANES * line_bytes;
-        for (int d = 0; d < lines.dim; d += LANES, to += 64) {
-            if (left <= 0) {
-                _mm512_store_si512(to, _mm512_setzero_si512());
-                continue;
-            }
-            fetch(lines.values[group + 1] + inside + d / LANES * line_bytes);
-            _mm512_store_si512(to, _mm512_and_si512(kept, line_of<T>(lines.values[group] + inside + d / LANES * line_bytes)));
+        const char *from = lines.values[group] + inside, *ahead = lines.next[group] + inside;
+        for (int d = 0; d < lines.dim; d += 2 * LANES, from += 2 * line_bytes, ahead += 2 * line_bytes, to += 128) {
+            __m512i a, b;
+            two_lines<T>(from, from + line_bytes, tiled.widener, a, b);
+            fetch(ahead);
+            if (line_bytes == 64) fetch(ahead + 64);
+            _mm512_store_si512(to, _mm512_and_si512(kept, a)), _mm512_store_si512(to + 64, _mm512_and_si512(kept, b));
         }
     }
+    memset(to, 0, (size_t)(padded - pairs) * lines.dim * 4);
 }
 
 template <int N>
@@ -126,6 +147,7 @@ INLINE void score_groups(const uint16_t* q, const Lines& lines, const char* cons
     if (N > 3) TILE_STORE(3, s + 3 * LANES, SPLIT * 4);
 }
 
+template <class T>
 void score_tiles(const Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, float* s) {
     const int groups = (lines.keys_count + LANES - 1) / LANES;
     for (int m = 0; m < rows; m += LANES) {
@@ -134,9 +156,9 @@ void score_tiles(const Tiled& tiled, Shapes& shapes, int rows, const Lines& line
         for (int g = 0; g < groups; g += 4) {
             float* to = s + m * SPLIT + g * LANES;
             const char* const* keys = lines.keys + g;
-            if (rows <= 4) {  // with more the cache has them already
-                for (int next = g + 4; next < g + 8 && next < groups; next++)
-                    for (int u = 0; u < lines.dim / 2; u++) fetch(lines.keys[next] + u * lines.key_stride);
+            if (!T::scaled && rows <= FEW_ROWS) {
+                for (int ahead = g; ahead < g + 4 && ahead < groups; ahead++)
+                    for (int u = 0; u < lines.dim / 2; u++) fetch(lines.values[ahead] + u * 64);
             }
             switch (groups - g) {
                 case 1: score_groups<1>(q, lines, keys, to); break;
@@ -180,16 +202,15 @@ INLINE void weigh_dims(const Tiled& tiled, int m, int dim, int keys_count, int d
     if (N > 2) TILE_STORE(3, o + d + 3 * LANES, MOST_DIM * 4);
 }
 
-void weigh_tiles(Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, const float* p, float* o) {
-    for (int m = 0; m < rows; m++) {
-        for (int key = 0; key < (lines.keys_count + 31) / 32 * 32; key += LANES) {
-            __m512 share = key < lines.keys_count ? _mm512_loadu_ps(p + m * SPLIT + key) : _mm512_setzero_ps();
-            __m256bh most = _mm512_cvtneps_pbh(share);
-            __m512 upper = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)most), 16);
-            _mm256_storeu_si256((__m256i*)(tiled.most + m * SPLIT + key), (__m256i)most);
-            _mm256_storeu_si256((__m256i*)(tiled.rest + m * SPLIT + key), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(share, upper)));
-        }
-    }
+// at: of sixteen shares.
+INLINE void split_share(Tiled& tiled, int at, F share) {
+    const __m256i most = (__m256i)_mm512_cvtneps_pbh((__m512)share);
+    const __m512 upper = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(most), 16);
+    _mm256_store_si256((__m256i*)(tiled.most + at), most);
+    _mm256_store_si256((__m256i*)(tiled.rest + at), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps((__m512)share, upper)));
+}
+
+void weigh_tiles(Tiled& tiled, Shapes& shapes, int rows, const Lines& lines, float* o) {
     for (int m = 0; m < rows; m += LANES) {
         shapes.set(rows - m < LANES ? rows - m : LANES);
         int d = 0;

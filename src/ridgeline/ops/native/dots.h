@@ -119,6 +119,105 @@ inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
     }
 }
 
+#elif defined(__AVX2__)
+
+// Half a line, [8 outputs][4 inputs], times four inputs that are repeated. Two outputs a 64-bit lane come out where there
+// is no VNNI: bytes are widened to 16 bits first, because the instruction that multiplies bytes saturates.
+#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+constexpr int HALVES = 2;
+struct Four {
+    __m256i value;
+    explicit Four(const uint8_t *from) {
+        int32_t word;
+        std::memcpy(&word, from, 4);
+        value = _mm256_set1_epi32(word);
+    }
+};
+inline void add(__m256i *sums, const uint8_t *line, const Four &x) {
+    for (int half = 0; half < 2; half++) {
+        const __m256i weights = _mm256_loadu_si256((const __m256i *)(line + 32 * half));
+#if defined(__AVXVNNI__)
+        sums[half] = _mm256_dpbusd_avx_epi32(sums[half], x.value, weights);
+#else
+        sums[half] = _mm256_dpbusd_epi32(sums[half], x.value, weights);
+#endif
+    }
+}
+inline void write(const __m256i *sums, int32_t *out) {
+    for (int half = 0; half < 2; half++) _mm256_storeu_si256((__m256i *)(out + 8 * half), sums[half]);
+}
+#else
+constexpr int HALVES = 4;  // of 4 outputs each, two sums an output
+struct Four {
+    __m256i value;
+    explicit Four(const uint8_t *from) {
+        int32_t word;
+        std::memcpy(&word, from, 4);
+        value = _mm256_cvtepu8_epi16(_mm_set1_epi32(word));
+    }
+};
+inline void add(__m256i *sums, const uint8_t *line, const Four &x) {
+    for (int quarter = 0; quarter < 4; quarter++) {
+        const __m256i weights = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(line + 16 * quarter)));
+        sums[quarter] = _mm256_add_epi32(sums[quarter], _mm256_madd_epi16(weights, x.value));
+    }
+}
+inline void write(const __m256i *sums, int32_t *out) {
+    for (int half = 0; half < 2; half++) {
+        const __m256i mixed = _mm256_hadd_epi32(sums[2 * half], sums[2 * half + 1]);  // outputs 0 1 4 5 2 3 6 7
+        _mm256_storeu_si256((__m256i *)(out + 8 * half), _mm256_permute4x64_epi64(mixed, 0xd8));
+    }
+}
+#endif
+
+template <int ROWS>
+inline void dot8(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t chunks, int32_t *out) {
+    if constexpr (ROWS > 2) {  // as many sums as there are registers for
+        dot8<2>(strip, x, height, chunks, out);
+        dot8<ROWS - 2>(strip, x + 2 * CHUNK, height, chunks, out + 2 * LANES);
+    } else {
+        __m256i sums[ROWS][HALVES];
+        for (auto &row : sums)
+            for (auto &sum : row) sum = _mm256_setzero_si256();
+        for (int64_t chunk = 0; chunk < chunks; chunk++, x += height * CHUNK, strip += CHUNK * LANES)
+            for (int64_t step = 0; step < STEPS; step++) {
+                ask_for(strip + AHEAD + step * LINE);
+                for (int64_t row = 0; row < ROWS; row++)
+                    add(sums[row], strip + step * LINE, Four(x + row * CHUNK + step * 4));
+            }
+        for (int64_t row = 0; row < ROWS; row++) write(sums[row], out + row * LANES);
+    }
+}
+
+// A strip of 4 bits as one of 8: two codes in a 16-bit lane are multiplied at once, 15 * 16 carries nothing.
+inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
+    const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES) {
+        __m256i pairs[2], eights[2];
+        for (int half = 0; half < 2; half++) {
+            const __m256i words = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(multipliers + 8 * half)));
+            pairs[half] = _mm256_or_si256(words, _mm256_slli_epi32(words, 16));
+            const __m256i eight = _mm256_slli_epi16(pairs[half], 3);
+            eights[half] = _mm256_or_si256(eight, _mm256_slli_epi16(eight, 8));
+        }
+        for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE) {
+            ask_for(codes + AHEAD);
+            for (int half = 0; half < 2; half++) {
+                const __m256i both = _mm256_loadu_si256((const __m256i *)(codes + 32 * half));
+                const __m256i first = _mm256_and_si256(both, low);
+                const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+                _mm256_storeu_si256(
+                    (__m256i *)(out + 32 * half),
+                    _mm256_sub_epi8(_mm256_mullo_epi16(first, pairs[half]), eights[half]));
+                _mm256_storeu_si256(
+                    (__m256i *)(out + LINE + 32 * half),
+                    _mm256_sub_epi8(_mm256_mullo_epi16(second, pairs[half]), eights[half]));
+            }
+        }
+    }
+}
+
 #else
 
 template <int ROWS>

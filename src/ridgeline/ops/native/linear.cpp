@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <new>
 
+#include "pack.h"
 #include "tiles.h"
 
 using namespace ridgeline;
@@ -39,7 +40,7 @@ namespace {
 // Rows that are multiplied with weights in registers. More of them share weights that were widened once.
 constexpr int64_t FEW = 4;
 // From so many rows the matrix unit is faster than vectors.
-constexpr int64_t TILED = 4;
+constexpr int64_t TILED = 5;
 constexpr int64_t MOST_STRIPS = 4;
 
 int64_t chunks_of(const Matrix &matrix) { return (matrix.d_in + CHUNK - 1) / CHUNK; }
@@ -345,6 +346,35 @@ int ridgeline_linear(const Matrix *told, const void *x, const void *residual, vo
             work(call, by, by.items() * thread / threads, by.items() * (thread + 1) / threads);
     }
     return 0;
+}
+
+// weight: [d_out][d_in] in the format of x. Fills what the matrix says by its addresses. Returns as ridgeline_linear.
+int ridgeline_pack(const Matrix *told, const void *weight, uint8_t *strips, float *scales, int32_t *sums) {
+    const Matrix &matrix = *told;
+    const int64_t width = chunks_of(matrix) * CHUNK, value_bytes = matrix.is_bfloat16 ? 2 : 4;
+    int failed = 0;
+#pragma omp parallel for schedule(static) num_threads(matrix.threads)
+    for (int64_t strip = 0; strip < strips_of(matrix); strip++) {
+        try {
+            std::vector<float> row((size_t)width);
+            uint8_t *to = strips + strip * matrix.strip_bytes;
+            std::memset(to, 0, (size_t)matrix.strip_bytes);
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                const int64_t output = strip * LANES + lane;
+                std::fill(row.begin(), row.end(), 0.0f);
+                const void *from = (const uint8_t *)weight + output * matrix.d_in * value_bytes;
+                for (int64_t at = 0; output < matrix.d_out && at < matrix.d_in; at += LANES) {
+                    store(row.data() + at, load_row(matrix, from, at, matrix.d_in - at));
+                }
+                const auto pack = matrix.bits == 8 ? pack_8 : pack_4;
+                scales[output] = pack(row.data(), width, lane, to, sums + output);
+            }
+        } catch (const std::bad_alloc &) {
+#pragma omp atomic write
+            failed = 1;
+        }
+    }
+    return failed;
 }
 
 // Rows of the table as values in the format of x: y [count][d_in]. ids are below d_out.

@@ -1,0 +1,143 @@
+// A program of its own for the sanitizers: layers of random odd shapes against sums in plain loops. Not part of a library.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "linear.cpp"
+
+namespace {
+
+// Memory of exactly this size, so that the byte behind it is foreign.
+template <class T>
+struct Exactly {
+    std::unique_ptr<T[]> data;
+    int64_t size;
+    explicit Exactly(int64_t count) : data(new T[(size_t)count]()), size(count) {}
+    T &operator[](int64_t at) { return data[(size_t)at]; }
+};
+
+struct Drawn {
+    std::mt19937 random;
+    int64_t below(int64_t limit) { return (int64_t)(random() % (uint64_t)limit); }
+    float value() { return std::normal_distribution<float>()(random); }
+};
+
+int weight_at(const Matrix &matrix, const uint8_t *strips, int64_t output, int64_t k) {
+    const int64_t chunks = (matrix.d_in + CHUNK - 1) / CHUNK, lane = output % LANES;
+    const uint8_t *strip = strips + output / LANES * matrix.strip_bytes;
+    if (matrix.bits == 8) return (int8_t)strip[k / 4 * LINE + lane * 4 + k % 4];
+    const int byte = strip[multiplier_bytes(chunks) + k / 8 * LINE + lane * 4 + k % 4];
+    return ((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * strip[k / GROUP * LANES + lane];
+}
+
+float act(int32_t activation, float x) {
+    if (activation == RELU) return x > 0 ? x : 0;
+    if (activation == GELU) return 0.5f * x * (1 + std::erf(x / std::sqrt(2.0f)));
+    if (activation == GELU_NEW) return 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
+    return x;
+}
+
+// Packed weights are near the weights.
+bool packed(Drawn &draw) {
+    Matrix matrix = {};
+    matrix.d_in = 1 + draw.below(300);
+    matrix.d_out = 1 + draw.below(60);
+    matrix.bits = draw.below(2) ? 8 : 4;
+    matrix.threads = 1 + (int32_t)draw.below(3);
+    const int64_t chunks = (matrix.d_in + CHUNK - 1) / CHUNK, strips = (matrix.d_out + LANES - 1) / LANES;
+    matrix.strip_bytes = matrix.bits == 8 ? chunks * TILE_BYTES : multiplier_bytes(chunks) + chunks * TILE_BYTES / 2;
+    Exactly<float> weight(matrix.d_in * matrix.d_out), scales(strips * LANES);
+    Exactly<uint8_t> bytes(strips * matrix.strip_bytes);
+    Exactly<int32_t> sums(strips * LANES);
+    for (int64_t i = 0; i < weight.size; i++) weight[i] = draw.value();
+    if (ridgeline_pack(&matrix, weight.data.get(), bytes.data.get(), scales.data.get(), sums.data.get())) return false;
+    double lost = 0, size = 0;
+    for (int64_t output = 0; output < matrix.d_out; output++)
+        for (int64_t k = 0; k < matrix.d_in; k++) {
+            const double wanted = weight[output * matrix.d_in + k];
+            const double apart = weight_at(matrix, bytes.data.get(), output, k) * scales[output] - wanted;
+            lost += apart * apart;
+            size += wanted * wanted;
+        }
+    return lost <= 0.02 * size;
+}
+
+bool one(Drawn &draw) {
+    const int64_t rows = draw.below(70), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
+    const int64_t chunks = (d_in + CHUNK - 1) / CHUNK, strips = (d_out + LANES - 1) / LANES;
+    Matrix matrix = {};
+    matrix.d_in = d_in;
+    matrix.d_out = d_out;
+    matrix.bits = draw.below(2) ? 8 : 4;
+    matrix.strip_bytes = matrix.bits == 8 ? chunks * TILE_BYTES : multiplier_bytes(chunks) + chunks * TILE_BYTES / 2;
+    matrix.activation = (int32_t)draw.below(4);
+    matrix.threads = 1 + (int32_t)draw.below(5);
+    Exactly<uint8_t> bytes(strips * matrix.strip_bytes);
+    for (int64_t i = 0; i < bytes.size; i++) bytes[i] = (uint8_t)draw.below(256);
+    for (int64_t strip = 0; matrix.bits == 4 && strip < strips; strip++)
+        for (int64_t i = 0; i < 2 * chunks * LANES; i++)
+            bytes[strip * matrix.strip_bytes + i] = (uint8_t)(1 + draw.below(16));
+    Exactly<float> scales(strips * LANES), bias(strips * LANES), x(rows * d_in), residual(rows * d_out), y(rows * d_out);
+    Exactly<int32_t> sums(strips * LANES);
+    // Inputs behind the last have no weight in a packed matrix.
+    for (int64_t output = 0; output < strips * LANES; output++) {
+        scales[output] = 0.001f * (float)(1 + draw.below(9));
+        bias[output] = draw.value();
+        for (int64_t k = d_in; k < chunks * CHUNK; k++) {
+            uint8_t *strip = &bytes[output / LANES * matrix.strip_bytes];
+            const int64_t lane = output % LANES;
+            if (matrix.bits == 8) {
+                strip[k / 4 * LINE + lane * 4 + k % 4] = 0;
+                continue;
+            }
+            uint8_t &byte = strip[multiplier_bytes(chunks) + k / 8 * LINE + lane * 4 + k % 4];
+            byte = (uint8_t)(k % 8 < 4 ? (byte & 0xf0) | 8 : (byte & 15) | 0x80);
+        }
+        for (int64_t k = 0; k < d_in; k++) sums[output] += weight_at(matrix, bytes.data.get(), output, k);
+    }
+    for (int64_t i = 0; i < x.size; i++) x[i] = draw.value();
+    for (int64_t i = 0; i < residual.size; i++) residual[i] = draw.value();
+    matrix.strips = bytes.data.get();
+    matrix.scales = scales.data.get();
+    matrix.sums = sums.data.get();
+    matrix.bias = draw.below(2) ? bias.data.get() : nullptr;
+    const bool adds = draw.below(2);
+    if (ridgeline_linear(&matrix, x.data.get(), adds ? residual.data.get() : nullptr, y.data.get(), rows)) return false;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t output = 0; output < d_out; output++) {
+            float exact = 0, size = 0;
+            for (int64_t k = 0; k < d_in; k++) {
+                const float weight = (float)weight_at(matrix, matrix.strips, output, k) * scales[output];
+                exact += x[row * d_in + k] * weight;
+                size += std::fabs(weight);
+            }
+            float wanted = act(matrix.activation, exact + (matrix.bias ? bias[output] : 0));
+            if (adds) wanted += residual[row * d_out + output];
+            // A value is rounded by half a step of 1/255 of a range that is below 12.
+            if (std::fabs(y[row * d_out + output] - wanted) > 0.03f * size + 1e-3f) return false;
+        }
+    const int64_t count = draw.below(20);
+    Exactly<int64_t> ids(count);
+    Exactly<float> rows_of(count * d_in);
+    for (int64_t i = 0; i < count; i++) ids[i] = draw.below(d_out);
+    ridgeline_gather(&matrix, ids.data.get(), rows_of.data.get(), count);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k < d_in; k++)
+            if (rows_of[i * d_in + k] != (float)weight_at(matrix, matrix.strips, ids[i], k) * scales[ids[i]]) return false;
+    return true;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    const unsigned seed = argc > 1 ? (unsigned)std::atoi(argv[1]) : std::random_device{}();
+    std::printf("seed %u\n", seed);
+    Drawn draw{std::mt19937(seed)};
+    for (int i = 0; i < 300; i++)
+        if (!one(draw) || !packed(draw)) return std::printf("layer %d is wrong\n", i), 1;
+    std::printf("300 layers are right\n");
+}
