@@ -35,11 +35,11 @@ BATCHES = (1, 8, 32, 64)
 CONTEXT, STEPS, PROMPT = 16, 8, 512
 WAYS: dict[str, dict[str, Any]] = {
     "all at once": {},
+    "little memory": {"max_model_len": 352, "scarce": True},
     "chunks of 48, two launches in flight": {"max_num_batched_tokens": 48, "launches_in_flight": 2},
     "chunks of 200, padded": {"max_num_batched_tokens": 200, "packing": "padded", "launches_in_flight": 3},
     "static batches of 3": {"batching": "static", "max_batch_size": 3},
     "prefill first, 4 steps a visit": {"batching": "prefill-first", "max_steps_per_visit": 4},
-    "little memory": {"max_model_len": 352, "scarce": True},
 }
 
 
@@ -194,6 +194,7 @@ def main() -> int:
     from ridgeline.device.choose import choose
 
     device = choose(arguments.device, arguments.dtype)
+    arguments.dtype = str(device.dtype).removeprefix("torch.")
     print(f"{arguments.shape}, {device.dtype} on {device.name}, seed {arguments.seed}")
     begun, broken = time.monotonic(), 0
     for level, share in (("batch", 0.4), ("off", 0.6)):

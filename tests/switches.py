@@ -30,7 +30,7 @@ _UNCACHED = [
     (("kv_cache", "none"), other)
     for other in (("graphs", "graph"), ("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
 ]
-_DEPENDENT = [(("determinism", "batch"), ("attention", "reference"))]
+_DEPENDENT = [(("determinism", "batch"), ("attention", name)) for name in ("reference", "paged")]
 IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED + _DEPENDENT}
 
 
