@@ -47,7 +47,8 @@ def some_requests(rng: random.Random) -> list[Asked]:
     for index, length in enumerate(lengths):
         prompt = (shared if index > 1 and rng.random() < 0.5 else []) + [rng.randrange(VOCAB) for _ in range(length)]
         how = SamplingParams(
-            max_tokens=rng.randrange(3, 36) if index > 1 else OUTGROWN, temperature=rng.choice((0, 0.8, 1.3)), seed=index, ignore_eos=True,
+            max_tokens=rng.randrange(3, 36) if index > 1 else OUTGROWN,
+            temperature=rng.choice((0, 0.8, 1.3)), seed=index, ignore_eos=True,
             top_p=rng.choice((1.0, 0.9)), top_k=rng.choice((0, 20)), frequency_penalty=rng.choice((0.0, 0.4)),
             logprobs=rng.choice((0, 3)), prompt_logprobs=rng.choice((None, None, 2)),
         )  # fmt: skip

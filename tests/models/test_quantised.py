@@ -78,7 +78,9 @@ def test_what_a_plan_counts_is_what_is_held() -> None:
     place = LinearSpec("mlp_in", ("up",), spec.d_model, spec.d_inner, bias=False)
     for name in CHOICES:
         scheme = SCHEMES[name]
-        held = scheme(None, torch.float32).linear(place, weight, None)._layer.weight.num_bytes
+        layer = scheme(None, torch.float32).linear(place, weight, None)
+        assert isinstance(layer, quantised.Defined)
+        held = layer._layer.weight.num_bytes
         assert held == pytest.approx(weight.numel() * scheme.bits(CPU) / 8, rel=0.03)
 
 
