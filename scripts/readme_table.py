@@ -20,11 +20,17 @@ from ridgeline.lab.ladder.verdict import Line
 from ridgeline.lab.ladder.verdict import lines as ladder_lines
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "bench.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("bench.md", "gpus.md")))
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
+)
+GPU = "2026-11-26-steps-h100"
+GPU_RUNS = (
+    ("step", "bfloat16"),
+    ("step-8", "8 steps a visit, 2 launches in flight"),
+    ("step-fp8", "the same, cache in 8-bit floats"),
 )
 LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 POLICIES = ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)")
@@ -112,7 +118,25 @@ def _rung(line: Line) -> list[str]:
     return [line.title, f"{line.facts['tokens_per_s']:.3g}", gain, line.verdict]
 
 
-TABLES = {"peers": peers, "policies": policies, "ladder": climbed}
+def on_gpu() -> str:
+    """Decode steps and a load of requests on a GPU, medians."""
+    runs = {title: load(f"{GPU}/{name}.json") for name, title in GPU_RUNS}
+    device = next(iter(runs.values()))["config"]["device_name"]
+    cells = {title: {key: statistics.median(s["tokens_per_s"]) for key, s in run["samples"].items()}
+             for title, run in runs.items()}  # fmt: skip
+    keys = list(dict.fromkeys(key for row in cells.values() for key in row))
+    rows = [[title, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for title, row in cells.items()]
+    head = f"GPT-2 124M's shape on an {device}, tokens a second:\n\n"
+    offline = [load(f"{GPU}/offline-{name}.json") for name in ("continuous", "gathered")]
+    rates = [run["results"]["rounds"][-1]["out_tokens_per_s"] for run in offline]
+    tail = (
+        f"\n512 requests at once, prompts of 32 to 512 tokens, 32 to 256 new ones: {rates[0]:,.0f} tokens a second "
+        f"made under `continuous`, {rates[1]:,.0f} under `gathered` ([{GPU}](../records/{GPU})).\n"
+    )
+    return head + lines(["decode and prefill", *keys], rows) + tail
+
+
+TABLES = {"peers": peers, "policies": policies, "ladder": climbed, "gpu": on_gpu}
 
 
 def main() -> None:
