@@ -91,7 +91,8 @@ def draw_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
     """logits: [rows, vocab]; slots: [rows], on the device. For rows of which some draw from the whole distribution, and
     all others take the likeliest; which, the device knows. Tokens [rows] int64."""
     portions = zip(torch.split(logits, SAMPLE_ROWS), torch.split(slots, SAMPLE_ROWS), strict=True)
-    return torch.cat([_drawn_or_greedy(tables, *portion) for portion in portions])
+    chosen = [_drawn_or_greedy(tables, *portion) for portion in portions]
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen)
 
 
 def _drawn_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
