@@ -40,20 +40,24 @@ def _end(
     SEATS: tl.constexpr, STOPS: tl.constexpr, STOP_TILE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program, because all of it must have read `turn` before it moves on. The tables are as the last step left
-    them, and that was done when this step began: they are read while the choice is still being made."""
+    them, and that was done when this step began: they are read while the choice is still being made, from L2, because
+    no wait says that what an SM holds of them is new."""
     if DEPENDENT:
         gdc_launch_dependents()
     nth = tl.arange(0, STOP_TILE)[None, :]
-    place = tl.load(turn)
+    place = tl.load(turn, cache_modifier=".cg")
     for start in tl.range(0, seats, SEATS, num_stages=1):  # no load is to be moved ahead of the wait
         seat = start + tl.arange(0, SEATS)
         real = seat < seats
-        slot = tl.load(slots + seat, mask=real, other=0)
-        length = tl.load(lengths + slot, mask=real, other=0)
-        limit = tl.load(limits + slot * limit_stride, mask=real, other=0)
-        over = tl.load(stopped + slot, mask=real, other=1) != 0
+        slot = tl.load(slots + seat, mask=real, other=0, cache_modifier=".cg")
+        length = tl.load(lengths + slot, mask=real, other=0, cache_modifier=".cg")
+        limit = tl.load(limits + slot * limit_stride, mask=real, other=0, cache_modifier=".cg")
+        over = tl.load(stopped + slot, mask=real, other=1, cache_modifier=".cg") != 0
         stops = tl.load(
-            stop_ids + slot[:, None] * STOPS + nth, mask=real[:, None] & (nth < STOPS), other=-1
+            stop_ids + slot[:, None] * STOPS + nth,
+            mask=real[:, None] & (nth < STOPS),
+            other=-1,
+            cache_modifier=".cg",
         )  # [SEATS, STOP_TILE]
         if DEPENDENT:
             gdc_wait()
