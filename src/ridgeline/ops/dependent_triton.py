@@ -1,7 +1,9 @@
 """Programmatic dependent launch, where this Triton knows it: a kernel begins before the one ahead of it is done.
 
-A kernel that is launched so reads what those before it wrote only after gdc_wait, and every one of them waits: then
-whoever waits for the last of a chain has waited for all of it.
+A kernel that is launched so reads what those before it wrote only after gdc_wait, and some program of every one of them
+waits: then whoever waits for the last of a chain has waited for all of it. Earlier it may read what was written by
+kernels before the first of the chain, which lets nobody begin before it has waited itself; from L2, where that changes
+from step to step.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ def _sum_of_rows(
     first, ids, second, places, out, first_stride, second_stride, D: tl.constexpr, WIDTH: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """A program: a row."""
+    """A program: a row. First of a step's chain to wait, it lets the next begin after that: so all that were launched
+    before this one are done when any of them begins."""
     if DEPENDENT:
-        gdc_launch_dependents()
         gdc_wait()
+        gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, WIDTH)
     mine = tl.load(ids + row).to(tl.int64) * first_stride + at

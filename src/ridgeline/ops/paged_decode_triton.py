@@ -64,20 +64,22 @@ def _decode(
     TILE: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr, KIND: tl.constexpr, MOST: tl.constexpr,
     STAGES: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """A program: a row's head, and a part of PART positions; 0: the whole context."""
+    """A program: a row's head, and a part of PART positions; 0: the whole context. Contexts are read ahead of the wait:
+    whoever makes them is done before any kernel that depends on another begins (ops/dependent_triton.py)."""
     if DEPENDENT:
         gdc_launch_dependents()  # the matrix behind it asks for its weights meanwhile
-        gdc_wait()
     head, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
-    context = tl.maximum(tl.load(contexts + row).to(tl.int32), 1)
+    context = tl.maximum(tl.load(contexts + row, cache_modifier=".cg").to(tl.int32), 1)
     new = context - 1
     first = tl.maximum(context - WINDOW, 0) if WINDOW > 0 else 0
     begin, end = part * PART, context
     if PART > 0:
         end = tl.minimum(context, begin + PART)
         if (begin >= context) | (end <= first):
-            return
+            return  # those of a row that go on wait
+    if DEPENDENT:
+        gdc_wait()
     token = row if tokens is None else tl.load(tokens + row)
     token = token.to(tl.int64)
     columns, places = tl.arange(0, WIDTH), tl.arange(0, TILE)
