@@ -31,6 +31,7 @@ _UNCACHED = [
     for other in (("graphs", "graph"), ("chunked_prefill", True), ("prefix_cache", True), ("max_steps_per_visit", 4))
 ]
 _DEPENDENT = [(("determinism", "batch"), ("attention", name)) for name in ("reference", "paged")]
+_DEPENDENT += [(("determinism", level), ("graphs", "graph")) for level in ("run", "batch")]
 IMPOSSIBLE: set[frozenset[Value]] = {frozenset(pair) for pair in _WHOLE + _UNCACHED + _DEPENDENT}
 
 

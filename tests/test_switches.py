@@ -31,8 +31,8 @@ class Clock:
 def generate(config: Config, requests: list[NewRequest]) -> dict[int, list[int]]:
     """All tokens, from a whole logic tower on a device that checks what it is told."""
     limits = engine_limits(config, GPT2_SHAPES["gpt2"], step_tokens=16)
-    size = config.limits.block_size
-    scheduler = make_scheduler(config, limits, NUM_TOKENS // size)
+    size = config.limits.block_size or 16
+    scheduler = make_scheduler(config, limits, NUM_TOKENS // size, size)
     runner = ScriptedRunner(slots=limits.slots, max_len=MAX_LEN, num_blocks=NUM_TOKENS // size, block_size=size)
     clock = Clock()
     engine = Engine(scheduler, runner, clock, NullSink(), config.batching.launches_in_flight)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
-from ridgeline.core.config import BatchingOptions, Config, parse_bytes
+from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.cost import resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
@@ -91,7 +91,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
     attending = choose_attention(order, device)
     plan = plan_engine_memory(order, limits, device, attending)
-    scheduler = make_scheduler(order.config, limits, plan.num_blocks)
+    scheduler = make_scheduler(order.config, limits, plan.num_blocks, plan.block_size)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
     model = load_model(order, device, scheme, report) if shared is None else shared.model
@@ -180,6 +180,7 @@ class Attending:
 
     attention: AnyAttention
     kv_dtype: torch.dtype
+    block_size: int
     note: str | None = None
 
 
@@ -206,10 +207,10 @@ def choose_attention(order: EngineOrder, device: Device) -> Attending:
             reasons.append(
                 f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
             )
-        elif not attention.allows(order.config.limits.block_size):
-            reasons.append(f"--attention {name} takes no blocks of --block-size {order.config.limits.block_size}")
+        elif not attention.allows(size := order.config.limits.block_size or attention.prefers):
+            reasons.append(f"--attention {name} takes no blocks of --block-size {size}")
         else:
-            return Attending(attention, dtype, f"{reasons[0]}; it is {name} instead" if reasons else None)
+            return Attending(attention, dtype, size, f"{reasons[0]}; it is {name} instead" if reasons else None)
     option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
     raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 
@@ -218,7 +219,7 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
     from ridgeline.device.base import BYTES_OF
     from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
 
-    spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, order.config.limits.block_size
+    spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, attending.block_size
     packing = chosen("packing", order.config.batching.packing)
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
@@ -288,14 +289,17 @@ def make_runner(
 
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
     packing = chosen("packing", config.batching.packing)()
-    graphs = chosen("graphs", graphs_choice(config.batching, device, attending.attention))
+    graphs = chosen("graphs", graphs_choice(config, device, attending.attention))
     return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)
 
 
-def graphs_choice(options: BatchingOptions, device: Device, attention: AnyAttention) -> str:
+def graphs_choice(config: Config, device: Device, attention: AnyAttention) -> str:
     """A name in MENU."""
     from ridgeline.attention.base import SteadyAttention
 
+    options = config.batching
+    if config.model.determinism != "off":
+        return "eager"  # when a step is captured depends on the time, and a replay is padded to its size
     if options.graphs != "auto":
         return options.graphs
     keeps: bool = chosen("kv_cache", options.kv_cache).keeps
@@ -319,14 +323,14 @@ def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
     return Profiling(Recorder(runner), order.profiles, time.perf_counter_ns)
 
 
-def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int) -> Scheduler:
+def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_size: int) -> Scheduler:
     options = config.batching
     kept: type[Ledger] = chosen("kv_cache", options.kv_cache)
     ledger = kept(
         slots=limits.slots,
         max_len=limits.max_len,
         num_blocks=num_blocks,
-        block_size=config.limits.block_size,
+        block_size=block_size,
         prefix=chosen("prefix_cache", "on" if _shares(config) else "off")(),
     )
     rules = SchedulerLimits(

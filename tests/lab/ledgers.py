@@ -72,7 +72,9 @@ def document(*steps: Row, ceilings: Ceilings | None = None, **changes: Any) -> R
         "config": {
             "model": "gpt2",
             "spec": asdict(GPT2_SHAPES["gpt2"]),
-            "formats": {"weight_bits": 16, "kv_bits": 16, "activation_bits": 16, "compute": "bfloat16"},
+            "formats": {
+                "weight_bits": 16, "kv_bits": 16, "activation_bits": 16, "compute": "bfloat16", "kv_scale_bits": 0,
+            },
         },
         "ceilings": to_json(ceilings or machine(sheet=True)),
         "interrupted": False,

@@ -37,6 +37,7 @@ class Attention(Protocol[Meta]):
     """
 
     row_invariant: bool
+    prefers: int
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Attention[Any]:

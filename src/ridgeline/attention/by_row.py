@@ -42,6 +42,7 @@ class ByRow:
     """One query at a time, in splits of 256 positions: bitwise the same in every batch, and slow; runs everywhere."""
 
     row_invariant = True
+    prefers = 16
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> ByRow:  # noqa: ARG004

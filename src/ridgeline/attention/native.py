@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +143,7 @@ class Native:
     """
 
     row_invariant = True
+    prefers = 16
 
     def __init__(self, library: ctypes.CDLL, group: int = 1) -> None:
         self._run, self._group = library.ridgeline_attention, group
@@ -258,8 +258,4 @@ class Native:
 
 def build(cache: Path | None) -> ctypes.CDLL:
     """The kernel, compiled for this machine or found in `cache`. Raises jit.CannotBuild."""
-    compiler, source = jit.Compiler.find_cpp(), jit.source_of(SOURCE)
-    if cache is not None:
-        return jit.load(source, cache, compiler)
-    with tempfile.TemporaryDirectory(prefix="ridgeline-") as folder:
-        return jit.load(source, Path(folder), compiler)
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())

@@ -178,10 +178,13 @@ class LimitOptions:
         "batch of them for one, static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
         low=1,
     )
-    block_size: int = option(
-        16, "Tokens in a block of the KV cache. Smaller wastes less at a sequence's end and shares shorter prefixes; "
-        "larger needs fewer table entries.", low=1, high=1024,
-    )  # fmt: skip
+    block_size: int | None = option(
+        None,
+        "Tokens in a block of the KV cache. Smaller wastes less at a sequence's end and shares shorter prefixes; "
+        "larger needs fewer table entries. Default: what the attention reads best, 64 on a GPU and 16 elsewhere.",
+        low=1,
+        high=1024,
+    )
     kv_memory: str | None = option(
         None,
         "Memory for the KV cache, for example 4GiB. Default: planned from the memory that is really free, for up to "
@@ -344,6 +347,11 @@ class Config:
             raise ConfigError(
                 f"--determinism batch: --attention {batching.attention} computes a request differently in another "
                 "batch; take --attention auto, or leave one of the two out"
+            )
+        if self.model.determinism != "off" and batching.graphs == "graph":
+            raise ConfigError(
+                f"--determinism {self.model.determinism}: with --graphs graph chance decides which steps are replays "
+                "of which size; leave --graphs out"
             )
         if batching.kv_cache == "none":
             _check_without_cache(batching)

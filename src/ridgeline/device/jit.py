@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import os
 import platform
@@ -115,8 +116,19 @@ def source_of(path: Path) -> str:
     return text_of(path)
 
 
-def load(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
-    """The library made of this source, from `cache`/kernels or compiled now. Raises CannotBuild."""
+def load(source: str, cache: Path | None, compiler: Compiler) -> ctypes.CDLL:
+    """The library made of this source, from `cache`/kernels or compiled now; None: for this process alone, once.
+    Raises CannotBuild."""
+    return _alone(source, compiler) if cache is None else _kept(source, cache, compiler)
+
+
+@functools.cache
+def _alone(source: str, compiler: Compiler) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="ridgeline-") as folder:
+        return _kept(source, Path(folder), compiler)
+
+
+def _kept(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
     how = (*compiler.language.compiling, *compiler.linking)
     facts = "\0".join((source, compiler.path, compiler.version, *how, platform.machine(), _cpu_flags()))
     name = hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"

@@ -6,7 +6,6 @@ Activations are rounded row by row to unsigned bytes with a scale and a zero of 
 from __future__ import annotations
 
 import ctypes
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -117,11 +116,7 @@ class Native:
 
 
 def _library(cache: Path | None) -> ctypes.CDLL:
-    source, compiler = jit.source_of(SOURCE), jit.Compiler.find_cpp()
-    if cache is not None:
-        return jit.load(source, cache, compiler)
-    with tempfile.TemporaryDirectory(prefix="ridgeline-") as place:
-        return jit.load(source, Path(place), compiler)
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
 
 
 class Prepared:
