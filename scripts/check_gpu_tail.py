@@ -149,14 +149,12 @@ def _ends_timed(bench: Bench, device: Device, seats: int, kind: Callable[[SlotTa
 
 @dataclass(frozen=True)
 class Way:
-    """head: the fused one chooses. kernels: for both ends. adds: both embeddings at once. attention: dependent.
-    ahead: it asks for keys and values before it waits."""
+    """head: the fused one chooses. kernels: for both ends. adds: both embeddings at once. attention: dependent."""
 
     head: bool = False
     kernels: bool = False
     adds: bool = False
     attention: bool = False
-    ahead: bool = False
 
 
 WAYS = {
@@ -165,7 +163,6 @@ WAYS = {
     "+ kernels at both ends": Way(True, True),
     "+ embeddings at once": Way(True, True, True),
     "+ dependent attention": Way(True, True, True, True),
-    "+ keys and values ahead": Way(True, True, True, True, True),
 }
 
 
@@ -199,7 +196,7 @@ def _step(
         tables = joined(device, seats, model.spec.max_positions, bench.pick(480, 8), 10**6, ())
         tables.limits.fill_(tables.sizes.max_len)
         few = found.kernels
-        attention = Paged(triton_ops(dependent=way.attention and _depends(few), ahead=way.ahead))
+        attention = Paged(triton_ops(dependent=way.attention and _depends(few)))
         store = attention.store(model.spec, tables.sizes.num_blocks, 64, device.dtype, device)
         torch.manual_seed(0)
         for pages in store.layers:

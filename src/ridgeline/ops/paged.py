@@ -53,17 +53,14 @@ def paged_ops(device: Device) -> PagedOps:
     return triton_ops(dependent=few is not None and few.dependent)
 
 
-def triton_ops(decode_whole_from: int | None = 64, dependent: bool = False, ahead: bool = False) -> PagedOps:
-    """Kernels, on a GPU or in Triton's interpreter. decode_whole_from, dependent, ahead: as Decode's. Raises
-    ImportError where there is no Triton."""
+def triton_ops(decode_whole_from: int | None = 64, dependent: bool = False) -> PagedOps:
+    """Kernels, on a GPU or in Triton's interpreter. decode_whole_from, dependent: as Decode's. Raises ImportError where
+    there is no Triton."""
     from ridgeline.ops import pages_triton
     from ridgeline.ops.paged_decode_triton import Decode
     from ridgeline.ops.paged_prefill_triton import Prefill
 
     prefill = Prefill()
     return PagedOps(
-        pages_triton.append,
-        Decode(whole_from=decode_whole_from, dependent=dependent, ahead=ahead),
-        prefill,
-        tile=prefill.queries,
+        pages_triton.append, Decode(whole_from=decode_whole_from, dependent=dependent), prefill, tile=prefill.queries
     )

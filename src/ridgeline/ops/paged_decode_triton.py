@@ -55,23 +55,6 @@ def _added_up(mixes, sums, base, low, high, WIDTH: tl.constexpr):
     return mixed, total
 
 
-@triton.jit
-def _ask_for(values, table, kv_head, begin, last, PART: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-             WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Bring keys and values of PART positions from `begin`, but none after `last`, into L2. Nothing waits for them."""
-    LINE: tl.constexpr = 1024 // values.dtype.element_ty.primitive_bitwidth  # of 128 bytes
-    LINES: tl.constexpr = WIDTH // LINE if WIDTH > LINE else 1
-    positions = tl.minimum(begin + tl.arange(0, PART), last)
-    page = tl.load(table + positions // BLOCK, cache_modifier=".cg")
-    row = key_rows(page, kv_head, positions % BLOCK, KV_HEADS, BLOCK).to(tl.int64)[:, None]
-    key = values + row * HEAD_DIM + tl.minimum(tl.arange(0, LINES) * LINE, HEAD_DIM - 1)[None, :]
-    value = key + KV_HEADS * BLOCK * HEAD_DIM
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; prefetch.global.L2 [$2]; mov.u32 $0, 0;", "=r,l,l",
-        [key.to(tl.int64), value.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1,
-    )  # fmt: skip
-
-
 # Whatever differs from step to step is not compiled in: a step that waits for a compiler waits seconds.
 @triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["tables", "contexts", "tokens"])
 def _decode(
@@ -79,7 +62,7 @@ def _decode(
     scale, q_stride, k_stride, v_stride, out_stride, table_stride,
     GROUP: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     TILE: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr, KIND: tl.constexpr, MOST: tl.constexpr,
-    STAGES: tl.constexpr, DEPENDENT: tl.constexpr, AHEAD: tl.constexpr,
+    STAGES: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """A program: a row's head, and a part of PART positions; 0: the whole context. Contexts are read ahead of the wait:
     whoever makes them is done before any kernel that depends on another begins (ops/dependent_triton.py)."""
@@ -95,13 +78,7 @@ def _decode(
         end = tl.minimum(context, begin + PART)
         if (begin >= context) | (end <= first):
             return  # those of a row that go on wait
-    table = tables + row * table_stride
     if DEPENDENT:
-        if AHEAD and PART > 0:
-            last = tl.maximum(tl.minimum(end, new) - 1, 0)
-            _ask_for(
-                values, table, kv_head, tl.maximum(begin, first), last, PART, KV_HEADS, HEAD_DIM, WIDTH, BLOCK
-            )  # fmt: skip
         gdc_wait()
     token = row if tokens is None else tl.load(tokens + row)
     token = token.to(tl.int64)
@@ -111,6 +88,7 @@ def _decode(
     most = tl.full([TILE], LOWEST, tl.float32)
     total = tl.zeros([TILE], tl.float32)
     mixed = tl.zeros([TILE, WIDTH], tl.float32)
+    table = tables + row * table_stride
     if end == context:
         # The new token begins at place 0, as a reader of the page will see it. Only the first of the heads that share
         # it writes it: nobody reads it from the page in this launch.
@@ -175,8 +153,7 @@ class Decode:
     """As paged_decode.decode. part: positions of a part, for fewer rows than whole_from. tile: positions at a time.
 
     whole_from: None cuts at every number of rows, so that a row is computed the same way in all of them. dependent:
-    launched before the kernel ahead of it is done, where the GPU can; ahead: then, of few rows, it asks for keys and
-    values before it waits.
+    launched before the kernel ahead of it is done, where the GPU can.
     """
 
     part: int = 256
@@ -185,7 +162,6 @@ class Decode:
     warps: int = 4
     stages: int = 3
     dependent: bool = False
-    ahead: bool = False
     _arrived: dict[tuple[torch.device, int], Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -208,7 +184,7 @@ class Decode:
             GROUP=heads // kv_heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, WIDTH=columns, BLOCK=pages.block_size,
             TILE=max(16, min(self.tile, 64 * 64 // columns)), PART=0 if whole else self.part, WINDOW=window or 0,
             KIND=KINDS.get(dtype, PLAIN), MOST=most_of(dtype), STAGES=self.stages,
-            DEPENDENT=self.dependent, AHEAD=self.ahead, num_warps=self.warps, **launch_options(self.dependent),
+            DEPENDENT=self.dependent, num_warps=self.warps, **launch_options(self.dependent),
         )  # fmt: skip
 
     def _counters(self, device: torch.device, count: int) -> Tensor:
