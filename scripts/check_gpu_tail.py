@@ -149,12 +149,11 @@ def _ends_timed(bench: Bench, device: Device, seats: int, kind: Callable[[SlotTa
 
 @dataclass(frozen=True)
 class Way:
-    """head: the fused one chooses. kernels: for both ends. adds: both embeddings at once. attention: dependent."""
+    """head: the fused one chooses. kernels: for both ends. adds: both embeddings at once."""
 
     head: bool = False
     kernels: bool = False
     adds: bool = False
-    attention: bool = False
 
 
 WAYS = {
@@ -162,7 +161,6 @@ WAYS = {
     "+ head that chooses": Way(head=True),
     "+ kernels at both ends": Way(True, True),
     "+ embeddings at once": Way(True, True, True),
-    "+ dependent attention": Way(True, True, True, True),
 }
 
 
@@ -196,7 +194,7 @@ def _step(
         tables = joined(device, seats, model.spec.max_positions, bench.pick(480, 8), 10**6, ())
         tables.limits.fill_(tables.sizes.max_len)
         few = found.kernels
-        attention = Paged(triton_ops(dependent=way.attention and _depends(few)))
+        attention = Paged(triton_ops())
         store = attention.store(model.spec, tables.sizes.num_blocks, 64, device.dtype, device)
         torch.manual_seed(0)
         for pages in store.layers:

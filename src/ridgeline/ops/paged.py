@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ridgeline.device.base import Device
 from ridgeline.ops import paged_decode, paged_prefill, pages
-from ridgeline.ops.gemv import few_rows
 from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_prefill import Spans
@@ -47,20 +46,15 @@ REFERENCE = PagedOps(pages.append, paged_decode.decode, paged_prefill.prefill, t
 
 def paged_ops(device: Device) -> PagedOps:
     """The fastest known for this device."""
-    if not is_triton(device):
-        return REFERENCE
-    few = few_rows(device.torch_device, device.compute).kernels
-    return triton_ops(dependent=few is not None and few.dependent)
+    return triton_ops() if is_triton(device) else REFERENCE
 
 
-def triton_ops(decode_whole_from: int | None = 64, dependent: bool = False) -> PagedOps:
-    """Kernels, on a GPU or in Triton's interpreter. decode_whole_from, dependent: as Decode's. Raises ImportError where
-    there is no Triton."""
+def triton_ops(decode_whole_from: int | None = 64) -> PagedOps:
+    """Kernels, on a GPU or in Triton's interpreter. decode_whole_from: as Decode's. Raises ImportError where there is
+    no Triton."""
     from ridgeline.ops import pages_triton
     from ridgeline.ops.paged_decode_triton import Decode
     from ridgeline.ops.paged_prefill_triton import Prefill
 
     prefill = Prefill()
-    return PagedOps(
-        pages_triton.append, Decode(whole_from=decode_whole_from, dependent=dependent), prefill, tile=prefill.queries
-    )
+    return PagedOps(pages_triton.append, Decode(whole_from=decode_whole_from), prefill, tile=prefill.queries)

@@ -18,7 +18,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ridgeline.ops.dependent_triton import gdc_launch_dependents, gdc_wait, launch_options
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.pages import Pages
 from ridgeline.ops.pages_triton import (
@@ -62,24 +61,19 @@ def _decode(
     scale, q_stride, k_stride, v_stride, out_stride, table_stride,
     GROUP: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     TILE: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr, KIND: tl.constexpr, MOST: tl.constexpr,
-    STAGES: tl.constexpr, DEPENDENT: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
-    """A program: a row's head, and a part of PART positions; 0: the whole context. Contexts are read ahead of the wait:
-    whoever makes them is done before any kernel that depends on another begins (ops/dependent_triton.py)."""
-    if DEPENDENT:
-        gdc_launch_dependents()  # the matrix behind it asks for its weights meanwhile
+    """A program: a row's head, and a part of PART positions; 0: the whole context."""
     head, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
-    context = tl.maximum(tl.load(contexts + row, cache_modifier=".cg").to(tl.int32), 1)
+    context = tl.maximum(tl.load(contexts + row).to(tl.int32), 1)
     new = context - 1
     first = tl.maximum(context - WINDOW, 0) if WINDOW > 0 else 0
     begin, end = part * PART, context
     if PART > 0:
         end = tl.minimum(context, begin + PART)
         if (begin >= context) | (end <= first):
-            return  # those of a row that go on wait
-    if DEPENDENT:
-        gdc_wait()
+            return
     token = row if tokens is None else tl.load(tokens + row)
     token = token.to(tl.int64)
     columns, places = tl.arange(0, WIDTH), tl.arange(0, TILE)
@@ -152,8 +146,7 @@ def _decode(
 class Decode:
     """As paged_decode.decode. part: positions of a part, for fewer rows than whole_from. tile: positions at a time.
 
-    whole_from: None cuts at every number of rows, so that a row is computed the same way in all of them. dependent:
-    launched before the kernel ahead of it is done, where the GPU can.
+    whole_from: None cuts at every number of rows, so that a row is computed the same way in all of them.
     """
 
     part: int = 256
@@ -161,7 +154,6 @@ class Decode:
     tile: int = 64
     warps: int = 4
     stages: int = 3
-    dependent: bool = False
     _arrived: dict[tuple[torch.device, int], Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -183,8 +175,7 @@ class Decode:
             v_stride, out.stride(0), rows.block_tables.stride(0),
             GROUP=heads // kv_heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, WIDTH=columns, BLOCK=pages.block_size,
             TILE=max(16, min(self.tile, 64 * 64 // columns)), PART=0 if whole else self.part, WINDOW=window or 0,
-            KIND=KINDS.get(dtype, PLAIN), MOST=most_of(dtype), STAGES=self.stages,
-            DEPENDENT=self.dependent, num_warps=self.warps, **launch_options(self.dependent),
+            KIND=KINDS.get(dtype, PLAIN), MOST=most_of(dtype), STAGES=self.stages, num_warps=self.warps,
         )  # fmt: skip
 
     def _counters(self, device: torch.device, count: int) -> Tensor:
