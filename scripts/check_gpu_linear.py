@@ -18,8 +18,9 @@ from scripts.gpu_bench import Bench, Case, Group, Numbers, main
 from scripts.linear_cases import FORMATS, PLACES, Chain, Fastest, error_norm, held, numbers_of
 from torch import Tensor
 
+from ridgeline.ops.dependent_triton import CAN_DEPEND
 from ridgeline.ops.gemv import FewRows, Layer, few_rows, fused_linear, greedy_head
-from ridgeline.ops.gemv_triton import CAN_DEPEND, Kernels, Tile
+from ridgeline.ops.gemv_triton import Kernels, Tile
 from ridgeline.ops.library import product
 from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy

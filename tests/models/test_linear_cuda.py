@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, LinearSpec, Scheme
 from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
 from ridgeline.ops.gemv import Chosen, FewRows
 from ridgeline.ops.linear import linear
 from ridgeline.ops.sample import greedy
+from ridgeline.ops.turns import Begun
 from ridgeline.ops.words import QUANTISE
+from tests.tensors import TINY, cpu
 
 VOCAB, WIDTH = 70, 64
 
@@ -90,3 +95,20 @@ def test_few_rows_and_many_of_fewer_bits_agree(name: str) -> None:
         norm, multiply = with_norm(CudaQuantised(QUANTISE[name], Chosen(kernels, ""), torch.float32), place)
         found.append(multiply(norm(x)))  # type: ignore[operator]
     torch.testing.assert_close(found[0], found[1], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("rows", [2, 6])
+def test_a_model_adds_embeddings_and_chooses_as_with_the_plain_scheme(rows: int, tied: bool, kernels: bool) -> None:
+    """Each choice is that of the model's own logits: kernels add up in another order than the plain scheme."""
+    spec = replace(TINY, tied_head=tied)
+    mine, theirs = (
+        random_gpt2(spec, 3, scheme, cpu())
+        for scheme in (CudaDense(kernels_or_none(kernels), torch.float32, most=4), Dense(linear, torch.float32))
+    )
+    batch = Begun(torch.arange(rows, dtype=torch.int32), torch.arange(rows) + 5, torch.arange(rows), torch.empty(0))
+    x = mine.embedding(batch)
+    assert torch.equal(x, theirs.embedding(batch))
+    assert torch.equal(mine.greedy(x), greedy(mine.logits(x)))
+    assert torch.equal(theirs.greedy(x), greedy(theirs.logits(x)))

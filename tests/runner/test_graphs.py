@@ -380,3 +380,14 @@ def test_sizes() -> None:
     assert seats_of(20) == [1, 2, 4, 8, 16, 20]
     assert seats_of(256)[-3:] == [128, 192, 256]
     assert seats_of(700)[-5:] == [256, 384, 512, 640, 700]
+
+
+def test_kernels_at_both_ends_of_a_step_give_the_same_tokens() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed: it comes for Linux on x86-64 alone")
+    if torch.cuda.is_available():
+        pytest.skip("tests/runner/test_graphs_gpu.py runs them there")
+    from ridgeline.ops.turns_triton import KernelTurns
+
+    runner = graphed()
+    runner.graphs._steps._turns = KernelTurns(runner._tables, dependent=False)  # type: ignore[attr-defined]
+    assert decode(runner, PROMPTS, NEW, PLAIN, Way(horizon=3, depth=2)) == MADE

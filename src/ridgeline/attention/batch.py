@@ -21,14 +21,6 @@ class Positions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """Tokens of which nothing is known on the host. tokens: [N] int32; positions: [N] int64."""
-
-    tokens: Tensor
-    positions: Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """What the model, the attention and the sampler see of a plan. Rows lie end to end in the N token positions.
 

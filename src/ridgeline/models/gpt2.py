@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
-from ridgeline.models.linear import Embedding, Linear, LinearSpec, Norm, Scheme
+from ridgeline.models.linear import Adding, Embedding, Greedy, Linear, LinearSpec, Norm, Scheme
+from ridgeline.ops.sample import greedy
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q, k, v) -> out, all but the first [tokens, heads, head_dim]."""
@@ -42,6 +43,8 @@ class SumOfEmbeddings:
         self._token, self._position = token, position
 
     def __call__(self, batch: Positions) -> Tensor:
+        if isinstance(self._token, Adding):
+            return self._token.plus(batch.tokens, self._position, batch.positions)
         return self._token(batch.tokens) + self._position(batch.positions)
 
 
@@ -102,3 +105,8 @@ class GPT2:
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, d_model]. Returns [rows, vocab]."""
         return self.head(self.norm(hidden))
+
+    def greedy(self, hidden: Tensor) -> Tensor:
+        """hidden: [rows, d_model]. Returns of each row the likeliest token, [rows] int64."""
+        normed = self.norm(hidden)
+        return self.head.greedy(normed)[1] if isinstance(self.head, Greedy) else greedy(self.head(normed))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -46,6 +46,25 @@ class Linear(Protocol):
 class Embedding(Protocol):
     def __call__(self, ids: Tensor) -> Tensor:
         """ids: [tokens]. Returns [tokens, d] in the format of activations."""
+        ...
+
+
+@runtime_checkable
+class Adding(Embedding, Protocol):
+    """A table that looks up the rows of another as well."""
+
+    def plus(self, ids: Tensor, other: Embedding, places: Tensor) -> Tensor:
+        """Its rows of `ids` and the other's of `places`, added. ids, places: [tokens]."""
+        ...
+
+
+@runtime_checkable
+class Greedy(Linear, Protocol):
+    """A head that chooses too."""
+
+    def greedy(self, x: Any) -> tuple[Tensor, Tensor]:
+        """x as called with. Returns logits [rows, vocab], and as ops.sample.greedy the likeliest of each, [rows]
+        int64."""
         ...
 
 

@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
 from ridgeline.ops import words
 from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
+from ridgeline.ops.lazy import Lazy
 from ridgeline.ops.library import product
 from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy
@@ -114,6 +115,23 @@ class CudaHead(CudaLinear):
         return logits, greedy(logits) if self._few is None else self._few.greedy(logits)
 
 
+class CudaEmbedding(DenseEmbedding):
+    """A table whose rows a kernel looks up together with those of another."""
+
+    def __init__(self, weight: Tensor, compute: torch.dtype, few: FewRows) -> None:
+        super().__init__(weight, compute)
+        self._few = few
+
+    def plus(self, ids: Tensor, other: Embedding, places: Tensor) -> Tensor:
+        if not isinstance(other, CudaEmbedding):
+            return self(ids) + other(places)
+        added: Tensor = _SUM_OF_ROWS(self._weight, ids, other._weight, places, self._compute, self._few.dependent)
+        return added
+
+
+_SUM_OF_ROWS = Lazy("ridgeline.ops.embed_triton", "sum_of_rows")
+
+
 class CudaDense:
     """Weights as they are. chosen: kernels for few rows, up to `most`, or none and why."""
 
@@ -130,7 +148,10 @@ class CudaDense:
         return Deferred(LayerNorm(weight, bias, eps))
 
     def embedding(self, weight: Tensor) -> Embedding:
-        return DenseEmbedding(self._padded_rows(weight)[: weight.shape[0]], self._compute)
+        held = self._padded_rows(weight)[: weight.shape[0]]
+        return (
+            DenseEmbedding(held, self._compute) if self._few is None else CudaEmbedding(held, self._compute, self._few)
+        )
 
     def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, CudaLinear]:
         return self.embedding(weight), self.linear(spec, weight, None)

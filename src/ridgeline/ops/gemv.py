@@ -64,9 +64,10 @@ def layer(
 
 
 class FewRows(Protocol):
-    """Products for 1 to `most` rows."""
+    """Products for 1 to `most` rows. dependent: kernels begin before the one ahead of them is done."""
 
     most: int
+    dependent: bool
 
     def linear(self, x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
         """As fused_linear."""
@@ -117,11 +118,11 @@ def few_rows(device: torch.device, dtype: torch.dtype) -> Chosen:
         return Chosen(None, "fused products are for NVIDIA GPUs")
     if find_spec("triton") is None:
         return Chosen(None, "fused products need Triton, which is not installed")
-    from ridgeline.ops import gemv_triton
+    from ridgeline.ops import dependent_triton, gemv_triton
 
     capability = torch.cuda.get_device_capability(device)
     return choose(
-        capability, gemv_triton.CAN_DEPEND, gemv_triton.Kernels, lambda kernels: _try_out(kernels, device, dtype)
+        capability, dependent_triton.CAN_DEPEND, gemv_triton.Kernels, lambda kernels: _try_out(kernels, device, dtype)
     )
 
 

@@ -21,16 +21,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.dependent_triton import gdc_launch_dependents, gdc_wait, launch_options
 from ridgeline.ops.gemv import Layer
 from ridgeline.ops.words import BLOCK, PER, Words
-
-try:
-    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
-
-    CAN_DEPEND = True
-except ImportError:  # a Triton without programmatic dependent launch
-    gdc_launch_dependents = gdc_wait = None
-    CAN_DEPEND = False
 
 ACTIVATION_NUMBERS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
 NOWHERE = tl.constexpr(0x7FFFFFFF)
@@ -266,7 +259,7 @@ class Kernels:
 
     def __init__(self, dependent: bool, tile_of: Tiling = tiling) -> None:
         self.dependent, self._tile_of = dependent, tile_of
-        self._options: dict[str, bool] = {"launch_pdl": True} if dependent else {}
+        self._options = launch_options(dependent)
 
     def linear(self, x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
         """x: [1 to 16 rows, d_in], values of a row side by side."""

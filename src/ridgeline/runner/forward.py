@@ -26,6 +26,11 @@ class Model(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor: ...
 
+    def greedy(self, hidden: Tensor) -> Tensor:
+        """hidden: [rows, d_model]. The likeliest token of each row, [rows] int64, as ops.sample.greedy of its
+        logits."""
+        ...
+
 
 class Forward(Protocol):
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:

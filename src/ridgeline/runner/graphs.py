@@ -17,7 +17,7 @@ from ridgeline.core.types import Plan
 from ridgeline.runner.forward import Model
 from ridgeline.runner.inputs import Packing
 from ridgeline.runner.launched import Launched, Replayed
-from ridgeline.runner.sampler import draw_or_greedy, likeliest
+from ridgeline.runner.sampler import draw_or_greedy
 from ridgeline.runner.slots import SlotTables
 from ridgeline.runner.steady import TURNS, ChooseThere, SteadySteps
 
@@ -73,7 +73,10 @@ class Graphs:
         assert isinstance(attention, SteadyAttention), f"{type(attention).__name__} cannot plan on the device alone"
         self._tables, self._packing = tables, packing
         self._steps = SteadySteps(model, attention, tables)
-        self._choose: dict[bool, ChooseThere] = {False: likeliest, True: partial(draw_or_greedy, tables)}
+        self._choose: dict[bool, ChooseThere] = {
+            False: lambda hidden, _: model.greedy(hidden),
+            True: lambda hidden, slots: draw_or_greedy(tables, model.logits(hidden), slots),
+        }
         self._sizes = seats_of(tables.sizes.slots)
         self._graphs: dict[Key, Callable[[], None]] = {}
         self._wanted: Key | None = None

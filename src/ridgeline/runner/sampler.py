@@ -87,15 +87,12 @@ class Sampler:
         )
 
 
-def likeliest(logits: Tensor, slots: Tensor) -> Tensor:  # noqa: ARG001
-    """logits: [rows, vocab]; slots: [rows], on the device. For rows that ask for nothing else. Tokens [rows] int64."""
-    return greedy(logits)
-
-
 def draw_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
-    """As likeliest, for rows of which some draw from the whole distribution; which, the device knows."""
+    """logits: [rows, vocab]; slots: [rows], on the device. For rows of which some draw from the whole distribution, and
+    all others take the likeliest; which, the device knows. Tokens [rows] int64."""
     portions = zip(torch.split(logits, SAMPLE_ROWS), torch.split(slots, SAMPLE_ROWS), strict=True)
-    return torch.cat([_drawn_or_greedy(tables, *portion) for portion in portions])
+    chosen = [_drawn_or_greedy(tables, *portion) for portion in portions]
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen)
 
 
 def _drawn_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:

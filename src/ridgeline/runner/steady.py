@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ridgeline.attention.base import SteadyAttention
-from ridgeline.attention.batch import Placed
 from ridgeline.core.types import NO_INTS, Ints
+from ridgeline.ops.turns import turns_of
 from ridgeline.runner.forward import Model
 from ridgeline.runner.slots import SlotTables
 
@@ -23,7 +23,7 @@ TURNS = 64
 """Steps of a launch at most: the bound of --max-steps-per-visit."""
 
 ChooseThere = Callable[[Tensor, Tensor], Tensor]
-"""(logits [rows, vocab], slots [rows]), both on the device -> tokens [rows] int64, without asking the host."""
+"""(hidden [rows, d_model], slots [rows]), both on the device -> tokens [rows] int64, without asking the host."""
 
 
 class SteadySteps:
@@ -35,6 +35,7 @@ class SteadySteps:
 
     def __init__(self, model: Model, attention: SteadyAttention, tables: SlotTables) -> None:
         self._model, self._attention, self._tables = model, attention, tables
+        self._turns = turns_of(tables, tables.device)
         where, self._most = tables.device.torch_device, tables.sizes.slots
         self._slots = torch.full((self._most,), tables.empty_slot, dtype=torch.int64, device=where)
         self._made = torch.zeros(TURNS * 3 * self._most, dtype=torch.int32, device=where)
@@ -44,18 +45,11 @@ class SteadySteps:
 
     def step(self, seats: int, choose: ChooseThere) -> None:
         """One token for each of the first `seats` rows."""
-        tables, slots = self._tables, self._slots[:seats]
-        positions = (tables.lengths[slots] - 1).clamp(min=0)  # the empty slot has no token
-        meta = self._attention.plan_steady(tables.blocks[slots], positions + 1)
-        hidden = self._model.hidden(
-            Placed(tables.tokens[slots, positions], positions),
-            lambda layer, q, k, v: self._attention(layer, q, k, v, meta),
-        )
-        chosen = choose(self._model.logits(hidden), slots)
-        appended, hit = tables.settle(slots, chosen)
-        made = torch.stack((chosen, appended, hit)).to(torch.int32)  # [3, seats]
-        self._ring(seats).index_copy_(0, self._turn, made[None])
-        self._turn.add_(1).remainder_(TURNS)
+        slots = self._slots[:seats]
+        begun = self._turns.begin(slots)
+        meta = self._attention.plan_steady(begun.block_tables, begun.contexts)
+        hidden = self._model.hidden(begun, lambda layer, q, k, v: self._attention(layer, q, k, v, meta))
+        self._turns.end(slots, choose(hidden, slots), self._ring(seats), self._turn)
 
     def seat(self, rows: Ints) -> None:
         """The slots of the steps to come; what is seated already is not uploaded."""
