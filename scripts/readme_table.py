@@ -29,9 +29,10 @@ PEERS = (
 GPU = "2026-11-26-steps-h100"
 GPU_RUNS = (
     ("step", "bfloat16"),
-    ("step-8", "8 steps a visit, 2 launches in flight"),
+    ("step-16", "16 steps a visit, 2 launches in flight"),
     ("step-fp8", "the same, cache in 8-bit floats"),
 )
+CPU_PEERS = ("2026-11-26-peers-cpu/run.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 POLICIES = ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)")
 
@@ -127,16 +128,36 @@ def on_gpu() -> str:
     keys = list(dict.fromkeys(key for row in cells.values() for key in row))
     rows = [[title, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for title, row in cells.items()]
     head = f"GPT-2 124M's shape on an {device}, tokens a second:\n\n"
-    offline = [load(f"{GPU}/offline-{name}.json") for name in ("continuous", "gathered")]
-    rates = [run["results"]["rounds"][-1]["out_tokens_per_s"] for run in offline]
+    offline = [load(f"{GPU}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-fp8")]
+    http = load(f"{GPU}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
     tail = (
-        f"\n512 requests at once, prompts of 32 to 512 tokens, 32 to 256 new ones: {rates[0]:,.0f} tokens a second "
-        f"made under `continuous`, {rates[1]:,.0f} under `gathered` ([{GPU}](../records/{GPU})).\n"
+        f"\n{offline[0]['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones, `gathered`: "
+        f"{offline[0]['out_tokens_per_s']:,.0f} tokens a second are made offline "
+        f"({offline[1]['out_tokens_per_s']:,.0f} with 8-bit floats in the cache), {http['tokens_per_s']:,.0f} over "
+        f"HTTP with streams, 512 in flight.\n"
     )
     return head + lines(["decode and prefill", *keys], rows) + tail
 
 
-TABLES = {"peers": peers, "policies": policies, "ladder": climbed, "gpu": on_gpu}
+def cpu_peers() -> str:
+    """Ours beside the two strongest programs on a CPU, weights and cache of the same width."""
+    run, machine = load(CPU_PEERS[0]), CPU_PEERS[1]
+    names = [side["name"] for side in run["config"]["sides"] if side["name"] != "ours"]
+    rows = []
+    for row in run["results"]:
+        rates = {peer["name"]: peer for peer in row["peers"]}
+        better = row["peers"][0]
+        told = f"{better['ratio']['ratio']:.2f}x ({better['ratio']['low']:.2f} to {better['ratio']['high']:.2f})"
+        cells = [f"{rates[name]['tokens_per_s']:,.0f}" for name in names]
+        rows.append([row["cell"].partition(": ")[2], f"{row['ours']['tokens_per_s']:,.0f}", *cells, told])
+    head = (
+        f"GPT-2 124M's shape on {machine}, weights of 8 bits and a cache of 16 on all sides, tokens a second; medians "
+        "of interleaved rounds, and ours against the better of the two within a round:\n\n"
+    )
+    return head + lines(["", "Ridgeline", *names, "against the better"], rows)
+
+
+TABLES = {"peers": peers, "policies": policies, "ladder": climbed, "gpu": on_gpu, "cpu": cpu_peers}
 
 
 def main() -> None:

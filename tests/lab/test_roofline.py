@@ -70,7 +70,7 @@ def test_every_ceiling_is_drawn_and_the_datasheet_is_marked() -> None:
     assert list(drawn["ridge points"].x) == [5.0, 20.0]
     names = [annotation.text for annotation in draw(Roofline.of(ledger())).layout.annotations]
     assert names[:4] == ["L2 40 GB/s", "memory 10 GB/s", "float32 100 GFLOP/s", "bfloat16 200 GFLOP/s"]
-    assert "ridge point: 20 FLOP/byte" in names[4]
+    assert "ridge: 20 FLOP/byte" in names[4]
     assert not [name for name in traces(Roofline.of(ledger(ceilings=machine()))) if "datasheet" in name]
 
 

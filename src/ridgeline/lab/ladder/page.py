@@ -215,6 +215,11 @@ def _notes(document: Row) -> list[str]:
         + f". It pays or costs only where the whole interval is beyond {MARGIN:.0%}.",
         "Bytes a token are predicted from the rows, positions and cache blocks of every step, not counted.",
     ]
+    if document["results"]["quality"]:
+        notes.append(
+            "Quality of a lossy rung: its perplexity on a text that ships with Ridgeline (in brackets the exact one), "
+            "and at how many places of it both hold the same token for the likeliest."
+        )
     uncounted = document["results"].get("uncounted", {})
     if uncounted:
         what = ", ".join(UNCOUNTED[key] for key in uncounted)

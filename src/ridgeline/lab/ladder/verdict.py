@@ -127,8 +127,8 @@ def _output(rung: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         if "reason" in quality:
             return f"quality not judged: {quality['reason']}"
         return (
-            f"perplexity {quality['perplexity']:.3f} (exact: {quality['reference_perplexity']:.3f}), same first choice "
-            f"at {quality['agreement']:.2%} of {quality['positions']} places of a text ({quality['model']})"
+            f"perplexity {quality['perplexity']:.3f} ({quality['reference_perplexity']:.3f}), "
+            f"{quality['agreement']:.2%} agree ({quality['model']})"
         )
     checks = [turn["checks"][rung["name"]] for turn in results["rounds"] if rung["name"] in turn["checks"]]
     compared, ties, wrong = (sum(check[what] for check in checks) for what in ("compared", "ties", "wrong"))

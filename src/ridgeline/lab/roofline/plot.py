@@ -183,7 +183,7 @@ def _ridges(figure: go.Figure, roofline: Roofline) -> None:
     figure.add_annotation(
         x=math.log10(name_x),
         y=math.log10(name_y),
-        text=f"<b>ridge point: {amount(x)} FLOP/byte</b><br>left of it memory binds,<br>right of it the multipliers do",
+        text=f"<b>ridge: {amount(x)} FLOP/byte</b><br>left of it memory binds,<br>right of it the multipliers do",
         showarrow=False,
         xanchor="left",
         yanchor="bottom",
