@@ -20,7 +20,7 @@ from ridgeline.device.base import HostTimer, Timer
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.lab import runfiles
 from ridgeline.lab.compare.runs import compare
-from ridgeline.lab.stepping import HELD, StepOrder, Timing, check_free, decode, each_timing, prefill
+from ridgeline.lab.stepping import HELD, StepOrder, Timing, check_free, check_visits, decode, each_timing, prefill
 from tests.lab.test_rig import open_bench
 from tests.tiny_gpt2 import write_tiny_gpt2
 
@@ -89,6 +89,14 @@ def test_a_sequence_that_the_model_has_no_room_for_is_refused(tmp_path: Path) ->
         StepOrder(contexts=(spec.max_positions - 8,), steps=8).check(spec)
     with pytest.raises(ConfigError, match="--prefill 4096"):
         StepOrder(contexts=(8,), steps=8, prefill_tokens=4096).check(spec)
+
+
+def test_steps_that_are_nearly_all_under_way_before_the_clock_starts_are_refused() -> None:
+    config = Config.of(max_steps_per_visit=8, launches_in_flight=2)
+    with pytest.raises(ConfigError, match=r"--steps 48: 16 of them are under way at once.*take at least 64"):
+        check_visits(StepOrder(), config)
+    check_visits(StepOrder(steps=64), config)
+    check_visits(StepOrder(steps=1), Config())
 
 
 def test_what_a_rig_sets_itself_is_refused_and_the_rest_is_not() -> None:

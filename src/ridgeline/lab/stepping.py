@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ridgeline.lab.machine import Progress
     from ridgeline.lab.rig import Rig, Workbench
 
+_VISITS = 4  # of a round at least: the first and the last of them begin or end with launches that nobody timed
 _PROMPTS = 5  # of a round; one takes as long as many decode steps
 KIND = "bench step"
 Timed = Callable[[Callable[[], None]], float]
@@ -129,10 +130,21 @@ def check_free(config: Config) -> None:
                 )
 
 
+def check_visits(order: StepOrder, config: Config) -> None:
+    """Raises ConfigError where most steps of a round are launched before the first one is timed."""
+    ahead = config.batching.max_steps_per_visit * config.batching.launches_in_flight
+    if order.batches and ahead > 1 and order.steps < _VISITS * ahead:
+        raise ConfigError(
+            f"--steps {order.steps}: {ahead} of them are under way at once (--max-steps-per-visit, "
+            f"--launches-in-flight); take at least {_VISITS * ahead}"
+        )
+
+
 def each_timing(bench: Workbench, order: StepOrder, progress: Progress) -> Iterator[Timing]:
     """Decode steps at every context and batch, then a prompt; each as soon as it is measured, so that an interrupt
     keeps those before it. Raises ConfigError where the model or the memory has no room for one."""
     order.check(bench.spec)
+    check_visits(order, bench.order.config)
     at = 0
 
     def tell(what: str) -> None:
