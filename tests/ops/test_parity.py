@@ -10,8 +10,9 @@ import torch
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.lab.rig import formats_of
 from ridgeline.ops.cases import wide
-from ridgeline.ops.linear import Upcast, linear_kernel
+from ridgeline.ops.linear import Upcast, linear, linear_kernel
 from ridgeline.ops.table import OPS, Op
+from ridgeline.ops.tiles import InTiles
 
 DEVICES = {
     "float32": CpuDevice(torch.float32, threads=1),
@@ -110,3 +111,10 @@ def test_upcast_in_tiles_of_any_size(tile_bytes: int, dtype: torch.dtype) -> Non
 
 def test_names_are_unique() -> None:
     assert len({op.name for op in OPS}) == len(OPS)
+
+
+def test_a_product_in_tiles_may_begin_in_inference_mode_and_go_on_without_it() -> None:
+    tiled, x, weight = InTiles(linear, 4), torch.ones(3, 8), torch.ones(2, 8)
+    with torch.inference_mode():
+        first = tiled(x, weight)
+    assert tiled(2 * x, weight).tolist() == (2 * first).tolist() == [[16.0, 16.0]] * 3

@@ -49,7 +49,9 @@ class Tiles:
         key = x.shape[1], x.dtype, x.device
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = torch.zeros((self.rows, x.shape[1]), dtype=x.dtype, device=x.device)
+            # A tensor that was made in inference mode cannot be written outside of it, and this one outlives its call.
+            with torch.inference_mode(mode=False):
+                place = self._places[key] = torch.zeros((self.rows, x.shape[1]), dtype=x.dtype, device=x.device)
         place[: x.shape[0]] = x
         place[x.shape[0] :] = 0
         return place
