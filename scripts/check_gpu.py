@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from scripts.check_parity import PARITY
-from scripts.gpu_bench import Bench, Case, Group, Numbers, main
+from scripts.gpu_bench import Bench, Case, Fastest, Group, Numbers, main
 from torch import Tensor
 
 from ridgeline.attention.paged import Paged
@@ -49,7 +49,7 @@ def read(bench: Bench) -> Iterator[Case]:
 
 def decode(dtype: torch.dtype, bench: Bench) -> Iterator[Case]:
     """A layer of GPT-2 124M. Several layers' pages take turns, so that none is still in L2."""
-    fastest = _Fastest()
+    fastest = Fastest()
     for rows in bench.pick((1, 8, 64, 256), (2,)):
         cache = _Cache(bench, rows, bench.pick(CONTEXT, 64), dtype)
         what = f"decode, batch {rows}, {str(dtype).removeprefix('torch.')}"
@@ -67,23 +67,6 @@ def _decode_kernels(rows: int) -> list[Decode]:
     if rows >= 64:
         shapes += [(64, 4, 4), (64, 8, 2), (32, 2, 3), (32, 2, 4)]
     return [Decode(part, 64, tile, warps, stages) for part in parts for tile, warps, stages in shapes]
-
-
-class _Fastest:
-    """Of the cases of one name."""
-
-    def __init__(self) -> None:
-        self._best: dict[str, tuple[str, Numbers]] = {}
-
-    def of(self, what: str, about: str, case: Callable[[], Numbers]) -> Numbers:
-        found = case()
-        if what not in self._best or found["us"] < self._best[what][1]["us"]:
-            self._best[what] = (about, found)
-        return found
-
-    def told(self, what: str) -> Numbers:
-        about, found = self._best[what]
-        return {"how": about} | found
 
 
 class _Cache:
@@ -121,7 +104,7 @@ class _Cache:
 
 def prefill(bench: Bench) -> Iterator[Case]:
     """8192 tokens in prompts of 1024, and of 256; operations as causal attention needs them: 4 D for each pair."""
-    fastest = _Fastest()
+    fastest = Fastest()
     for dtype in bench.pick((torch.bfloat16, torch.int8), (torch.float16,)):
         for length in bench.pick((1024, 256), (64,)):
             rows = bench.pick(8192, 64) // length

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from scripts.gpu_bench import Bench, Case, Group, Numbers, main
-from scripts.linear_cases import FORMATS, PLACES, Chain, Fastest, error_norm, held, numbers_of
+from scripts.gpu_bench import Bench, Case, Fastest, Group, Numbers, main
+from scripts.linear_cases import FORMATS, PLACES, Chain, error_norm, held, numbers_of
 from torch import Tensor
 
 from ridgeline.ops.dependent_triton import CAN_DEPEND

@@ -117,6 +117,23 @@ class Bench:
 Group = Callable[[Bench], Iterator[Case]]
 
 
+class Fastest:
+    """Of the cases of one name."""
+
+    def __init__(self) -> None:
+        self._best: dict[str, tuple[str, Numbers]] = {}
+
+    def of(self, what: str, about: str, case: Callable[[], Numbers]) -> Numbers:
+        found = case()
+        if what not in self._best or found["us"] < self._best[what][1]["us"]:
+            self._best[what] = (about, found)
+        return found
+
+    def told(self, what: str) -> Numbers:
+        about, found = self._best[what]
+        return {"how": about} | found
+
+
 def run_group(group: Group, bench: Bench) -> None:
     """Every case, a line each: text for people, and JSON for the parent."""
     cases = group(bench)

@@ -41,23 +41,6 @@ def error_norm(found: Tensor, expected: Tensor) -> float:
     return round(float((found.float() - expected.float()).norm() / expected.float().norm()), 6)
 
 
-class Fastest:
-    """Of the cases of one name."""
-
-    def __init__(self) -> None:
-        self._best: dict[str, tuple[str, Numbers]] = {}
-
-    def of(self, what: str, about: str, case: Callable[[], Numbers]) -> Numbers:
-        found = case()
-        if what not in self._best or found["us"] < self._best[what][1]["us"]:
-            self._best[what] = (about, found)
-        return found
-
-    def told(self, what: str) -> Numbers:
-        about, found = self._best[what]
-        return {"how": about} | found
-
-
 Multiply = Callable[[Tensor, Layer, Tensor | None], Tensor]
 Choose = Callable[[Tensor, Layer], tuple[Tensor, Tensor]]
 
