@@ -25,9 +25,10 @@ def test_prompts_chunks_and_single_tokens_in_any_mix(dtype: torch.dtype) -> None
     rows.step({2: 6, 3: 1, 0: 1, 4: 4})
 
 
-def test_a_cache_of_8_bits_is_refused() -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_a_cache_of_8_bits_is_refused(dtype: torch.dtype) -> None:
     with pytest.raises(CannotAttend, match="scales"):
-        ByRow.open(SPEC, torch.int8, CPU, None)
+        ByRow.open(SPEC, dtype, CPU, None)
 
 
 def test_over_splits_a_chunk_equals_single_steps() -> None:

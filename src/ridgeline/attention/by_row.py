@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ridgeline.attention.base import CannotAttend, score_scale
+from ridgeline.attention.base import score_scale
 from ridgeline.attention.batch import Batch
-from ridgeline.attention.reference import FLOAT16_MAX, PagedStore
+from ridgeline.attention.reference import FLOAT16_MAX, PagedStore, Unscaled, refuse_scaled
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
 
@@ -38,7 +38,7 @@ class ByRowMeta:
     rows: tuple[Row, ...]
 
 
-class ByRow:
+class ByRow(Unscaled):
     """One query at a time, in splits of 256 positions: bitwise the same in every batch, and slow; runs everywhere."""
 
     row_invariant = True
@@ -46,15 +46,8 @@ class ByRow:
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> ByRow:  # noqa: ARG004
-        if not dtype.is_floating_point:
-            raise CannotAttend("attention by row keeps no scales, which a cache of 8 bits needs")
+        refuse_scaled("attention by row", dtype)
         return ByRow()
-
-    def allows(self, block_size: int) -> bool:
-        return block_size >= 1
-
-    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
-        return block_size * spec.kv_bytes_per_token(dtype.itemsize)
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device

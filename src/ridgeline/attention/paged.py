@@ -18,6 +18,7 @@ from ridgeline.attention.base import CannotAttend, score_scale
 from ridgeline.attention.batch import Batch
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
+from ridgeline.ops.gemv import has_float8
 from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged import PagedOps, paged_ops
 from ridgeline.ops.paged_decode import Singles
@@ -75,7 +76,7 @@ class Paged:
             )
         if on_gpu and not is_triton(device):
             raise CannotAttend("paged attention needs Triton, which is not installed")
-        if on_gpu and dtype is torch.float8_e4m3fn and torch.cuda.get_device_capability(device.torch_device) < (8, 9):
+        if dtype is torch.float8_e4m3fn and not has_float8(device.torch_device):
             raise CannotAttend("this GPU does not compute with 8-bit floats; int8 takes as much memory")
         return Paged()
 

@@ -90,7 +90,23 @@ def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.zeros((shape[0], shape[1] * dtype.itemsize), np.uint8)).view(dtype)
 
 
-class Reference:
+class Unscaled:
+    """What all backends have in common that keep a PagedStore."""
+
+    def allows(self, block_size: int) -> bool:
+        return block_size >= 1
+
+    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        return block_size * spec.kv_bytes_per_token(dtype.itemsize)
+
+
+def refuse_scaled(who: str, dtype: torch.dtype) -> None:
+    """Raises CannotAttend for a cache of 8 bits, integers or floats."""
+    if dtype.itemsize == 1:
+        raise CannotAttend(f"{who} keeps no scales, which a cache of 8 bits needs")
+
+
+class Reference(Unscaled):
     """Blocks are gathered and given to PyTorch's own attention; runs everywhere.
 
     group_tokens: cached positions that a group of single queries gathers at most.
@@ -106,15 +122,8 @@ class Reference:
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Reference:  # noqa: ARG004
-        if dtype.itemsize == 1:
-            raise CannotAttend("the reference keeps no scales, which a cache of 8 bits needs")
+        refuse_scaled("the reference", dtype)
         return Reference()
-
-    def allows(self, block_size: int) -> bool:
-        return block_size >= 1
-
-    def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
-        return block_size * spec.kv_bytes_per_token(dtype.itemsize)
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device
