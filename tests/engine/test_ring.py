@@ -101,12 +101,12 @@ def test_a_reader_beside_a_writer_and_after_its_death() -> None:
     writer.start()
     try:
         ours.recv()
-        newest = 0
-        for _ in range(300):
+        newest, read = 0, 0
+        while read < 200:
             serials = verify(ring.newest(40))
-            assert serials, "the newest steps are always there"
-            assert serials[-1] >= newest
-            newest = serials[-1]
+            if serials:  # this writer does nothing else: while we are not scheduled it goes once round the ring
+                assert serials[-1] >= newest
+                newest, read = serials[-1], read + 1
     finally:
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)

@@ -130,7 +130,7 @@ class Ring:
             Rows(*(column[stays] for column in rows)),
             Lives(*lives.T),
         )
-        return found, not lost.any()
+        return found, not lost.any() and held >= min(done, most_steps - 1)
 
 
 def size_of(steps: int, rows: int, lives: int) -> int:
