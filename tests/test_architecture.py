@@ -29,7 +29,8 @@ MAY = {
     "models": {"core", "attention", "ops", "device"},
     "runner": {"core", "device", "ops", "attention", "models"},
     "engine": {"core", "scheduler", "kv"},
-    "build": {"core", "menu", "kv", "scheduler", "device", "ops", "attention", "models", "runner", "engine"},
+    "sizing": {"core", "menu", "scheduler"},
+    "build": {"core", "menu", "kv", "scheduler", "sizing", "device", "ops", "attention", "models", "runner", "engine"},
     "server": {"core", "text", "engine"},
     "terminal": {"core"},
     "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
@@ -50,6 +51,7 @@ MAY = {
         "ops",
         "models",
         "runner",
+        "sizing",
     },
 }
 TORCH = {"device", "ops", "attention", "models", "runner", "build", "lab"}
@@ -63,6 +65,7 @@ LIBRARIES = {
     "talk": {"aiohttp", "prompt_toolkit"},
     "bench": {"aiohttp", "msgspec", "rich", "uvloop"},
     "lab": {"huggingface_hub", "matplotlib", "numpy", "plotly", "psutil", "pynvml", "rich", "transformers"},
+    "sizing": set[str](),
     "terminal": {"rich"},
     "online": set[str](),
     "llm": {"numpy"},

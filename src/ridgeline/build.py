@@ -6,28 +6,28 @@ nothing that loads torch.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
-from ridgeline.core.cost import resident_bytes
+from ridgeline.core.cost import Formats, resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
+from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
-from ridgeline.menu import MENU
-from ridgeline.scheduler.policies import Policy
+from ridgeline.menu import chosen
+from ridgeline.scheduler.pace import Pace, Paced, Unpaced
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
+from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares, useful_sequences
 
 if TYPE_CHECKING:
     import torch
@@ -59,12 +59,6 @@ class EngineOrder:
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
         return GPT2_SHAPES[str(self.config.model.random_weights)] if self.weights is None else read_spec(self.weights)
-
-
-def chosen(option: str, name: str) -> Any:
-    """The object that MENU names for an option's choice."""
-    module, _, attribute = MENU[option][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None) -> tuple[Engine, EngineInfo]:
@@ -99,10 +93,12 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     report("warming up", 0, 0)
     runner = make_runner(order.config, model, device, limits, plan, attending)
     runner.warm_up()
+    clock.lap("warm up")
+    scheduler.keep(make_pace(order, device, attending, runner, limits))
+    clock.lap("time steps")
     if around is not None:
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
-    clock.lap("warm up")
     info = EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
@@ -139,39 +135,6 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     device = choose(options.device, options.dtype, options.threads)
     scheme, notes = make_scheme(order, device, report)
     return Loaded(device, load_model(order, device, scheme, report), notes)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """slots: requests that run at once. budget: tokens of a step at most."""
-
-    policy: Policy
-    slots: int
-    max_len: int
-    budget: int
-
-
-def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLimits:
-    """Fill in what the operator left open. Raises ConfigError for limits that exclude each other.
-
-    step_tokens: of a step, as many as the device can make use of.
-    """
-    max_len = config.model.max_model_len or spec.max_positions
-    if max_len > spec.max_positions:
-        raise ConfigError(f"--max-model-len {max_len}: this model has only {spec.max_positions} positions")
-    policy: Policy = chosen("batching", config.batching.batching).of(config.batching)
-    slots = config.limits.max_num_seqs
-    if policy.max_batch is not None:
-        slots = min(slots, policy.max_batch)
-    chunked = config.batching.chunked_prefill is not False
-    keeps: bool = chosen("kv_cache", config.batching.kv_cache).keeps
-    budget = config.limits.max_num_batched_tokens
-    if budget is None and not policy.divisible:
-        budget = slots * max_len  # a batch that nobody joins must fit as a whole, or the budget would make it smaller
-    elif budget is None:
-        # A prompt that is computed whole must fit beside those who decode, or it waits, and all behind it, for few.
-        budget = max(step_tokens, slots, 0 if chunked and keeps else max_len + slots)
-    return EngineLimits(policy, slots, max_len, budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,26 +203,6 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
     )
 
 
-def useful_sequences(config: Config, slots: int, *, given: bool) -> int:
-    """How many sequences of the longest the KV cache should hold at most. given: the operator said how much memory.
-
-    Earlier requests whose blocks may be found again get as much room as those that run: more would help, but a server
-    should not take all memory of its machine unasked. Without a cache every launch in flight has scratch of its own.
-    """
-    if not chosen("kv_cache", config.batching.kv_cache).keeps:
-        return slots * config.batching.launches_in_flight
-    if not _shares(config):
-        return slots
-    return sys.maxsize if given else 2 * slots
-
-
-def _shares(config: Config) -> bool:
-    """Whether blocks of earlier requests are found again."""
-    options = config.batching
-    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    return keeps if options.prefix_cache is None else options.prefix_cache
-
-
 def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
     """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
@@ -323,6 +266,25 @@ def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
     return Profiling(Recorder(runner), order.profiles, time.perf_counter_ns)
 
 
+def make_pace(order: EngineOrder, device: Device, attending: Attending, runner: Runner, limits: EngineLimits) -> Pace:
+    """How much of prompts a step takes where others decode in it; two steps are timed for it, if it is wanted."""
+    from ridgeline.runner.timing import time_steps
+
+    goal_ns = pace_goal_ns(order.config, limits)
+    timed = None if goal_ns is None else time_steps(runner)
+    if goal_ns is None or timed is None:
+        return Unpaced()
+    spec, stored = order.spec(), chosen("kv_dtype", order.config.batching.kv_dtype)
+    formats = Formats(
+        weight_bits=chosen("quantize", order.config.model.quantize).bits(device),
+        kv_bits=8 * attending.kv_dtype.itemsize,
+        activation_bits=8 * device.compute.itemsize,
+        compute=str(device.compute).removeprefix("torch."),
+        kv_scale_bits=stored.scale_bits,
+    )
+    return Paced(goal_ns, StepTime.fitted(spec, formats, limits.max_len // 2, timed))
+
+
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_size: int) -> Scheduler:
     options = config.batching
     kept: type[Ledger] = chosen("kv_cache", options.kv_cache)
@@ -331,7 +293,7 @@ def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_
         max_len=limits.max_len,
         num_blocks=num_blocks,
         block_size=block_size,
-        prefix=chosen("prefix_cache", "on" if _shares(config) else "off")(),
+        prefix=chosen("prefix_cache", "on" if shares(config) else "off")(),
     )
     rules = SchedulerLimits(
         limits.slots,

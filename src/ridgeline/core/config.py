@@ -178,6 +178,16 @@ class LimitOptions:
         "batch of them for one, static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
         low=1,
     )
+    itl_target_ms: float | None = option(
+        None,
+        "How long a step may take, by what two steps took at the start, when prompts are computed beside requests that "
+        "decode: a smaller part of a prompt keeps the time between their tokens (ITL) there, and its own first token "
+        "comes later. Where decoding alone takes more than half of it, prompts get as much time as decoding. Prompts "
+        "that nobody decodes beside, and --batching prefill-first, take what --max-num-batched-tokens allows. Default: "
+        "50; none where --max-num-batched-tokens is given or with --determinism run.",
+        low=1,
+        high=60_000,
+    )
     block_size: int | None = option(
         None,
         "Tokens in a block of the KV cache. Smaller wastes less at a sequence's end and shares shorter prefixes; "

@@ -25,6 +25,7 @@ from ridgeline.core.types import End, Events, FinishReason, NewRequest, Output, 
 from ridgeline.kv.ledger import Ledger
 from ridgeline.scheduler.job import Job
 from ridgeline.scheduler.making import Flight
+from ridgeline.scheduler.pace import Pace
 from ridgeline.scheduler.planner import Planner, SchedulerLimits
 from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.queue import Fifo, Queue
@@ -47,6 +48,11 @@ class Scheduler:
         self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
         self._planner = Planner(policy, limits, self._state)
         self.dropped_tokens = self.steps = self.positions = self.padding = 0
+
+    def keep(self, pace: Pace) -> None:
+        """From the next plan on; before, prompts take all that the budget has left. Claims that cannot be cut know no
+        pace."""
+        self._planner.pace = pace
 
     @property
     def num_running(self) -> int:
