@@ -24,13 +24,14 @@ GOAL = 50 * MS
 def takes(plan: Plan) -> int:
     decoding = (plan.counts == 1) & (plan.starts > 0)
     context = int((plan.starts[decoding] + 1).sum())
-    return int(DEVICE.decode_ns(int(plan.counts.sum()), context))
+    return int(DEVICE.ns(int(plan.counts.sum()), context))
 
 
-def stage(pace: Pace, policy: Policy | None = None, budget: int = 512) -> Stage:
+def stage(pace: Pace, policy: Policy | None = None, budget: int = 512, slower: float = 1) -> Stage:
     made = Stage(
-        policy or Continuous(), slots=16, max_len=1024, num_blocks=1024, block_size=16, budget=budget, step_ns=takes
-    )
+        policy or Continuous(), slots=16, max_len=1024, num_blocks=1024, block_size=16, budget=budget,
+        step_ns=lambda plan: int(slower * takes(plan)),
+    )  # fmt: skip
     made.scheduler.keep(pace)
     return made
 
@@ -66,6 +67,28 @@ def test_streams_keep_their_pace_while_prompts_arrive(pace: Pace, longest: float
     assert max(seen) > 0.9 * longest, "the goal is used, or prompts would wait for nothing"
 
 
+@pytest.mark.parametrize("slower", [0.7, 1.6])
+def test_a_device_that_is_not_what_it_was_at_the_start_keeps_the_pace_too(slower: float) -> None:
+    on = stage(Paced(GOAL, DEVICE), slower=slower)
+    first = streaming(on)
+    for _ in range(6):
+        on.submit(prompt=512, new=2)
+    for _ in range(12):
+        on.step()
+    assert 45 <= max(gaps_ms(on, first, 12)) <= 55
+
+
+def test_a_step_that_something_held_up_is_forgotten() -> None:
+    pace = Paced(GOAL, DEVICE)
+    before = pace.room(8, 2048)
+    expected = pace.expects(100, 2048)
+    pace.took(expected, 100 * int(expected))
+    assert pace.room(8, 2048) < before
+    for _ in range(12):
+        pace.took(expected, int(expected))
+    assert pace.room(8, 2048) > 0.9 * before
+
+
 def test_prompts_alone_have_the_whole_budget() -> None:
     on = stage(Paced(GOAL, DEVICE))
     for _ in range(2):
@@ -93,7 +116,7 @@ def test_no_prompt_starves_where_decoding_alone_misses_the_goal(goal_ms: float) 
     on = stage(Paced(goal_ms * MS, DEVICE))
     first = streaming(on, streams=15)
     late = on.submit(prompt=600, new=2)
-    alone = DEVICE.decode_ns(15, 15 * 128) / MS
+    alone = DEVICE.ns(15, 15 * 128) / MS
     assert max(gaps_ms(on, first, 20)) < 2 * alone
     while late not in on.ends:
         on.step()
@@ -133,8 +156,8 @@ def test_a_step_time_gives_back_the_steps_that_it_was_fitted_to() -> None:
     spec = GPT2_SHAPES["gpt2"]
     timed = TimedSteps(prompt_tokens=64, prompt_ns=22 * MS, decode_ns=8 * MS)
     step = StepTime.fitted(spec, INT8, context=64, timed=timed)
-    assert step.decode_ns(1, 0) == pytest.approx(8 * MS)
-    assert step.decode_ns(64, 0) == pytest.approx(22 * MS, rel=0.05)
+    assert step.ns(1, 0) == pytest.approx(8 * MS)
+    assert step.ns(64, 0) == pytest.approx(22 * MS, rel=0.05)
     bytes_per_s = spec.parameters / 8e-3
     assert step.read_ns == pytest.approx(spec.kv_bytes_per_token(2) / bytes_per_s * 1e9, rel=0.05)
     later = StepTime.fitted(spec, INT8, context=512, timed=timed)

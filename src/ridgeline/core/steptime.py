@@ -48,6 +48,6 @@ class StepTime:
             read_ns=cached * timed.decode_ns / decode.streamed_bytes,
         )
 
-    def decode_ns(self, rows: int, context: int) -> float:
-        """A step in which so many rows compute one token each; context: of all of them together."""
-        return self.fixed_ns + rows * self.position_ns + context * self.read_ns
+    def ns(self, positions: int, context: int) -> float:
+        """A step of so many positions; context: of the rows that decode in it, all together."""
+        return self.fixed_ns + positions * self.position_ns + context * self.read_ns

@@ -16,7 +16,8 @@ class Making:
     """left: tokens of the budget. stepping: rows, starts and ones of the rows that compute one token together.
 
     slots, starts, counts, promise: of the rows that came one by one. chunks: those of them that compute more than one
-    token. refused: somebody lacks a slot, blocks or budget, so nobody new is admitted.
+    token. refused: somebody lacks a slot, blocks or budget, so nobody new is admitted. context: what the rows that step
+    look back at, where a pace limits the prompts beside them; 0: none does.
     """
 
     left: int
@@ -30,6 +31,7 @@ class Making:
     joins: list[Join] = field(default_factory=list)
     refused: bool = False
     preempted: bool = False
+    context: int = 0
 
     @property
     def empty(self) -> bool:
@@ -84,6 +86,7 @@ class Flight:
     """A launch that was not collected yet. chunks: slots with more than a decode step: worth publishing then.
 
     departures: how often a slot had been left when the plan was made; equal later means that all rows still live.
+    planned_ns: when it was made. expected_ns: what a pace expects it to take; 0: nothing.
     """
 
     serial: int
@@ -93,3 +96,5 @@ class Flight:
     chunks: list[int]
     departures: int
     batch: Batch | None
+    planned_ns: int
+    expected_ns: float

@@ -114,7 +114,8 @@ class Planner:
     def _keep_pace(self, making: Making) -> None:
         if self._divisible and making.stepping is not None:
             rows, starts, _ = making.stepping
-            making.left = min(making.left, self.pace.room(len(rows), int(starts.sum()) + len(rows)))
+            making.context = int(starts.sum()) + len(rows)
+            making.left = min(making.left, self.pace.room(len(rows), making.context))
 
     def _grant_span(self, making: Making, claim: SpanClaim) -> None:
         slot, table = claim.slot, self._state.table
@@ -198,7 +199,11 @@ class Planner:
         state.held_since_ns = None
         batch = self._formed(making, choice, now_ns)
         seatings = table.seating[rows]
-        state.flights.append(Flight(state.serial, rows, seatings, promise, making.chunks, state.departures, batch))
+        paced = making.context and making.chunks
+        expected_ns = self.pace.expects(int(counts.sum()), making.context) if paced else 0.0
+        state.flights.append(
+            Flight(state.serial, rows, seatings, promise, making.chunks, state.departures, batch, now_ns, expected_ns)
+        )
         leaves, state.leaves = tuple(state.leaves), []
         seats = max(len(rows), batch.size) if batch else len(rows)
         joins, blocks = tuple(making.joins), making.new_blocks()

@@ -47,7 +47,7 @@ class Scheduler:
         self._limits = limits
         self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
         self._planner = Planner(policy, limits, self._state)
-        self.dropped_tokens = self.steps = self.positions = self.padding = 0
+        self.dropped_tokens = self.steps = self.positions = self.padding = self._committed_ns = 0
 
     def keep(self, pace: Pace) -> None:
         """From the next plan on; before, prompts take all that the budget has left. Claims that cannot be cut know no
@@ -139,6 +139,9 @@ class Scheduler:
         self.padding += output.padding
         if flight.batch is not None:
             flight.batch.stepped(output)
+        if flight.expected_ns:  # what was in flight before it is not its own time
+            self._planner.pace.took(flight.expected_ns, now_ns - max(flight.planned_ns, self._committed_ns))
+        self._committed_ns = now_ns
         rows, promise = flight.rows, flight.promise
         counts, tokens, finished = output.counts, output.tokens, output.finished
         if flight.departures != state.departures:  # R10
