@@ -30,7 +30,21 @@ MAY = {
     "runner": {"core", "device", "ops", "attention", "models"},
     "engine": {"core", "scheduler", "kv"},
     "sizing": {"core", "menu", "scheduler"},
-    "build": {"core", "menu", "kv", "scheduler", "sizing", "device", "ops", "attention", "models", "runner", "engine"},
+    "attending": {"core", "menu", "device", "ops", "attention", "runner"},
+    "build": {
+        "core",
+        "menu",
+        "kv",
+        "scheduler",
+        "sizing",
+        "attending",
+        "device",
+        "ops",
+        "attention",
+        "models",
+        "runner",
+        "engine",
+    },
     "server": {"core", "text", "engine"},
     "terminal": {"core"},
     "online": {"core", "text", "hub", "build", "engine", "server", "terminal"},
@@ -52,9 +66,10 @@ MAY = {
         "models",
         "runner",
         "sizing",
+        "attending",
     },
 }
-TORCH = {"device", "ops", "attention", "models", "runner", "build", "lab"}
+TORCH = {"attending", "device", "ops", "attention", "models", "runner", "build", "lab"}
 LIBRARIES = {
     "core": {"numpy"},
     "menu": set[str](),

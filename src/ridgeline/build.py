@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ridgeline.attending import Attending, choose_attention, determinism
+from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
-from ridgeline.core.cost import Formats, resident_bytes
-from ridgeline.core.errors import ConfigError
+from ridgeline.core.cost import resident_bytes
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
@@ -30,13 +31,10 @@ from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares, useful_sequences
 
 if TYPE_CHECKING:
-    import torch
-
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.models.linear import Scheme
-    from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -83,7 +81,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
-    attending = choose_attention(order, device)
+    attending = choose_attention(order.config, order.spec(), device, order.cache)
     plan = plan_engine_memory(order, limits, device, attending)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks, plan.block_size)
     clock.lap("memory plan")
@@ -111,7 +109,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=(*filter(None, [missing_cuda_hint(), attending.note]), *notes),
+        notes=(*filter(None, [missing_cuda_hint(), attending.note, advise(order, device, attending)]), *notes),
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
@@ -135,47 +133,6 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     device = choose(options.device, options.dtype, options.threads)
     scheme, notes = make_scheme(order, device, report)
     return Loaded(device, load_model(order, device, scheme, report), notes)
-
-
-@dataclass(frozen=True, slots=True)
-class Attending:
-    """A backend, the format of its cache, and what the operator should know of the choice."""
-
-    attention: AnyAttention
-    kv_dtype: torch.dtype
-    block_size: int
-    note: str | None = None
-
-
-_ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "reference", "paged-rows", "by-row")}
-"""What --attention auto takes on a device: the first that the level of determinism admits and that can be had."""
-
-
-def choose_attention(order: EngineOrder, device: Device) -> Attending:
-    """Raises ConfigError where no backend serves what was asked for."""
-    from ridgeline.attention.base import CannotAttend, SteadyAttention
-
-    options, spec, level = order.config.batching, order.spec(), determinism(order.config)
-    dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
-    asked = options.attention
-    offered = (name for name in _ATTENTION[device.torch_device.type] if level.admits(chosen("attention", name)))
-    reasons: list[str] = []
-    for name in offered if asked == "auto" else (asked,):
-        try:
-            attention = chosen("attention", name).open(spec, dtype, device, order.cache)
-        except CannotAttend as error:
-            reasons.append(str(error))
-            continue
-        if options.graphs == "graph" and not isinstance(attention, SteadyAttention):
-            reasons.append(
-                f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
-            )
-        elif not attention.allows(size := order.config.limits.block_size or attention.prefers):
-            reasons.append(f"--attention {name} takes no blocks of --block-size {size}")
-        else:
-            return Attending(attention, dtype, size, f"{reasons[0]}; it is {name} instead" if reasons else None)
-    option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
-    raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
@@ -217,11 +174,6 @@ def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Repor
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
-
-
-def determinism(config: Config) -> Determinism:
-    level: Determinism = chosen("determinism", config.model.determinism)()
-    return level
 
 
 def make_runner(
@@ -274,15 +226,18 @@ def make_pace(order: EngineOrder, device: Device, attending: Attending, runner: 
     timed = None if goal_ns is None else time_steps(runner)
     if goal_ns is None or timed is None:
         return Unpaced()
-    spec, stored = order.spec(), chosen("kv_dtype", order.config.batching.kv_dtype)
-    formats = Formats(
-        weight_bits=chosen("quantize", order.config.model.quantize).bits(device),
-        kv_bits=8 * attending.kv_dtype.itemsize,
-        activation_bits=8 * device.compute.itemsize,
-        compute=str(device.compute).removeprefix("torch."),
-        kv_scale_bits=stored.scale_bits,
-    )
-    return Paced(goal_ns, StepTime.fitted(spec, formats, limits.max_len // 2, timed))
+    formats = attending.formats(order.config, device)
+    return Paced(goal_ns, StepTime.fitted(order.spec(), formats, limits.max_len // 2, timed))
+
+
+def advise(order: EngineOrder, device: Device, attending: Attending) -> str | None:
+    """What would be faster, if anything is."""
+    from ridgeline.device.jit import can_compile
+
+    if device.torch_device.type != "cpu":
+        return advice.on_a_gpu(order.config)
+    formats, int8 = attending.formats(order.config, device), chosen("quantize", "int8").bits(device)
+    return advice.on_a_cpu(order.spec(), formats, order.config, int8, compiles=can_compile())
 
 
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_size: int) -> Scheduler:

@@ -128,10 +128,29 @@ def _alone(source: str, compiler: Compiler) -> ctypes.CDLL:
         return _kept(source, Path(folder), compiler)
 
 
-def _kept(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
+def is_kept(source: str, cache: Path, compiler: Compiler) -> bool:
+    """Whether `load` finds it in this cache, and compiles nothing."""
+    folder = cache / FOLDER
+    return _ours(folder) and _whole(folder / _name(source, compiler))
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler whose code torch can live with."""
+    try:
+        Compiler.find_cpp()
+    except CannotBuild:
+        return False
+    return True
+
+
+def _name(source: str, compiler: Compiler) -> str:
     how = (*compiler.language.compiling, *compiler.linking)
     facts = "\0".join((source, compiler.path, compiler.version, *how, platform.machine(), _cpu_flags()))
-    name = hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
+    return hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
+
+
+def _kept(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
+    name = _name(source, compiler)
     try:
         folder = _private(cache / FOLDER)
         if folder is None:
