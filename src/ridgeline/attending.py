@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ridgeline.core.config import Config
 from ridgeline.core.cost import Formats
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.runner.determinism import Determinism
+
+
+Opening = Literal["open", "open_soon"]
+"""Wait for a kernel that must be compiled first, or begin without it where the backend can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,13 @@ _ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "refer
 """What --attention auto takes on a device: the first that the level of determinism admits and that can be had."""
 
 
-def choose_attention(config: Config, spec: ModelSpec, device: Device, cache: Path | None) -> Attending:
-    """cache: where compiled kernels are kept. Raises ConfigError where no backend serves what was asked for."""
+def choose_attention(
+    config: Config, spec: ModelSpec, device: Device, cache: Path | None, how: Opening = "open"
+) -> Attending:
+    """cache: where compiled kernels are kept. how: whether a backend is opened only when its kernels are there.
+
+    Raises ConfigError where no backend serves what was asked for.
+    """
     from ridgeline.attention.base import CannotAttend, SteadyAttention
 
     options, level = config.batching, determinism(config)
@@ -58,7 +67,8 @@ def choose_attention(config: Config, spec: ModelSpec, device: Device, cache: Pat
     reasons: list[str] = []
     for name in offered if asked == "auto" else (asked,):
         try:
-            attention = chosen("attention", name).open(spec, dtype, device, cache)
+            backend = chosen("attention", name)
+            attention = getattr(backend, how, backend.open)(spec, dtype, device, cache)
         except CannotAttend as error:
             reasons.append(str(error))
             continue
@@ -69,7 +79,8 @@ def choose_attention(config: Config, spec: ModelSpec, device: Device, cache: Pat
         elif not attention.allows(size := config.limits.block_size or attention.prefers):
             reasons.append(f"--attention {name} takes no blocks of --block-size {size}")
         else:
-            return Attending(attention, dtype, size, f"{reasons[0]}; it is {name} instead" if reasons else None)
+            fallen_back = f"{reasons[0]}; it is {name} instead" if reasons else None
+            return Attending(attention, dtype, size, fallen_back or getattr(attention, "note", None))
     option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
     raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 

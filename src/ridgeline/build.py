@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ridgeline.attending import Attending, choose_attention, determinism
+from ridgeline.attending import Attending, Opening, choose_attention, determinism
 from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
@@ -21,7 +21,7 @@ from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
-from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.engine import Engine, NullSink, Upkeep, Upkeeps
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
@@ -45,7 +45,8 @@ class EngineOrder:
     """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
 
     profiles: where traces of the running engine go; None: nobody can ask for one. cache: where compiled kernels are
-    kept between runs; None: they are compiled for this process alone.
+    kept between runs; None: they are compiled for this process alone. opening: whether the engine serves before its
+    kernels are compiled, where it can; nothing that is measured should change in the middle.
     """
 
     config: Config
@@ -53,6 +54,7 @@ class EngineOrder:
     weights: Path | None
     profiles: Path | None = None
     cache: Path | None = None
+    opening: Opening = "open"
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
@@ -81,7 +83,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
-    attending = choose_attention(order.config, order.spec(), device, order.cache)
+    attending = choose_attention(order.config, order.spec(), device, order.cache, order.opening)
     plan = plan_engine_memory(order, limits, device, attending)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks, plan.block_size)
     clock.lap("memory plan")
@@ -113,7 +115,8 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, runner), info
+    upkeep = make_upkeep(runner, attending)
+    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, upkeep), info
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,14 @@ def outer_ranges(config: Config) -> Around | None:
     from ridgeline.runner.places import ranged
 
     return ranged(NvtxRanges()) if config.server.nvtx else None
+
+
+def make_upkeep(runner: Runner, attending: Attending) -> Upkeep:
+    """What is made ready between steps: what the runner replays, and a kernel that is still being compiled."""
+    from ridgeline.attention.native_soon import Soon
+
+    attention = attending.attention
+    return Upkeeps((attention, runner)) if isinstance(attention, Soon) else runner
 
 
 def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:

@@ -18,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,55 @@ def load(source: str, cache: Path | None, compiler: Compiler) -> ctypes.CDLL:
     """The library made of this source, from `cache`/kernels or compiled now; None: for this process alone, once.
     Raises CannotBuild."""
     return _alone(source, compiler) if cache is None else _kept(source, cache, compiler)
+
+
+class Building:
+    """A library on its way into a cache. The compiler is another process; a thread waits for it, and does nothing
+    else."""
+
+    def __init__(self, source: str, cache: Path, compiler: Compiler) -> None:
+        self._what = source, cache, compiler
+        self._over = threading.Event()
+        self._error: CannotBuild | None = None
+        threading.Thread(target=self._build, name="compiler", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether `library` would not wait."""
+        return self._over.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._over.wait(seconds)
+
+    def library(self) -> ctypes.CDLL:
+        """Loaded by whoever asks. Raises CannotBuild."""
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return load(*self._what)
+
+    def _build(self) -> None:
+        source, cache, compiler = self._what
+        try:
+            path = cache / FOLDER / _name(source, compiler)
+            if not _whole(path):
+                _build(source, path, compiler)
+        except CannotBuild as error:
+            self._error = error
+        except OSError as error:
+            self._error = CannotBuild(f"what was compiled cannot be kept ({error})")
+        finally:
+            self._over.set()
+
+
+def begin(source: str, cache: Path, compiler: Compiler) -> Building | None:
+    """Compile it into this cache while others go on. None: it is there already, or cannot be kept there."""
+    if is_kept(source, cache, compiler):
+        return None
+    try:
+        return None if _private(cache / FOLDER) is None else Building(source, cache, compiler)
+    except OSError:
+        return None
 
 
 @functools.cache

@@ -6,7 +6,7 @@ One loop serves every depth: with `depth` launches in flight, 1 is sequential an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord
@@ -49,6 +49,20 @@ class NoUpkeep:
 
     def idle(self) -> bool:
         return False
+
+
+class Upkeeps:
+    """Several, in their order."""
+
+    def __init__(self, parts: Sequence[Upkeep]) -> None:
+        self._parts = tuple(parts)
+
+    def between(self) -> None:
+        for part in self._parts:
+            part.between()
+
+    def idle(self) -> bool:
+        return any(part.idle() for part in self._parts)
 
 
 class NullSink:
