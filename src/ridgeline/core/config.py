@@ -140,7 +140,8 @@ class BatchingOptions:
     attention: str = option(
         "auto",
         "How queries meet the cached keys and values. auto: paged on a GPU, native on a CPU where it can be built and "
-        "the model's heads suit it (the start log says why not), otherwise the reference; with --determinism batch the "
+        "the model's heads suit it (the start log says why not), otherwise the reference. A server that must compile "
+        "the native one first begins in plain torch and takes it between two steps. With --determinism batch the "
         "fastest of those that compute a request the same way in every batch.",
         choices=("auto", *MENU["attention"]),
     )
