@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from ridgeline.build import EngineOrder, chosen, make_engine
+from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.config import Config
 from ridgeline.core.records import provenance, write_run
 from ridgeline.core.types import NewRequest, Sampling, StepRecord
 from ridgeline.engine.engine import Engine
 from ridgeline.engine.recorder import Recorder
 from ridgeline.hub import Access, choose
+from ridgeline.menu import chosen
 
 ALONE_STEPS = 20_000
 WARM_STEPS = 4

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ridgeline.build import chosen, engine_limits, make_scheduler
+from ridgeline.build import make_scheduler
 from ridgeline.core.config import BATCH_DEPENDENT, WHOLE_PROMPTS, Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.core.types import NewRequest, Sampling
 from ridgeline.engine.engine import Engine, NullSink
-from ridgeline.menu import MENU
+from ridgeline.menu import MENU, chosen
+from ridgeline.sizing import engine_limits
 from tests.scripted import ScriptedRunner, naive
 from tests.switches import IMPOSSIBLE, SWITCHES, covering, pairs
 

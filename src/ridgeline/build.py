@@ -6,37 +6,35 @@ nothing that loads torch.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ridgeline.attending import Attending, Opening, choose_attention, determinism
+from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.cost import resident_bytes
-from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
+from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
-from ridgeline.engine.engine import Engine, NullSink, Sink
+from ridgeline.engine.engine import Engine, NullSink, Sink, Upkeep, Upkeeps
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
-from ridgeline.menu import MENU
-from ridgeline.scheduler.policies import Policy
+from ridgeline.menu import chosen
+from ridgeline.scheduler.pace import Pace, Paced, Unpaced
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
+from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares, useful_sequences
 
 if TYPE_CHECKING:
-    import torch
-
     from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.models.linear import Scheme
-    from ridgeline.runner.determinism import Determinism
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -47,7 +45,9 @@ class EngineOrder:
     """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
 
     profiles: where traces of the running engine go; None: nobody can ask for one. cache: where compiled kernels are
-    kept between runs; None: they are compiled for this process alone. sink: what sees every step.
+    kept between runs; None: they are compiled for this process alone. opening: whether the engine serves before its
+    kernels are compiled, where it can; nothing that is measured should change in the middle. sink: what sees every
+    step.
     """
 
     config: Config
@@ -56,16 +56,11 @@ class EngineOrder:
     profiles: Path | None = None
     cache: Path | None = None
     sink: Sink = field(default_factory=NullSink)
+    opening: Opening = "open"
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
         return GPT2_SHAPES[str(self.config.model.random_weights)] if self.weights is None else read_spec(self.weights)
-
-
-def chosen(option: str, name: str) -> Any:
-    """The object that MENU names for an option's choice."""
-    module, _, attribute = MENU[option][name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None) -> tuple[Engine, EngineInfo]:
@@ -90,7 +85,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock.lap("device")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
-    attending = choose_attention(order, device)
+    attending = choose_attention(order.config, order.spec(), device, order.cache, order.opening)
     plan = plan_engine_memory(order, limits, device, attending)
     scheduler = make_scheduler(order.config, limits, plan.num_blocks, plan.block_size)
     clock.lap("memory plan")
@@ -100,10 +95,12 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     report("warming up", 0, 0)
     runner = make_runner(order.config, model, device, limits, plan, attending)
     runner.warm_up()
+    clock.lap("warm up")
+    scheduler.keep(make_pace(order, device, attending, runner, limits))
+    clock.lap("time steps")
     if around is not None:
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
-    clock.lap("warm up")
     info = EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
@@ -116,11 +113,12 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=(*filter(None, [missing_cuda_hint(), attending.note]), *notes),
+        notes=(*filter(None, [missing_cuda_hint(), attending.note, advise(order, device, attending)]), *notes),
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, runner), info
+    upkeep = make_upkeep(runner, attending)
+    return Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep), info
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,80 +138,6 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     device = choose(options.device, options.dtype, options.threads)
     scheme, notes = make_scheme(order, device, report)
     return Loaded(device, load_model(order, device, scheme, report), notes)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLimits:
-    """slots: requests that run at once. budget: tokens of a step at most."""
-
-    policy: Policy
-    slots: int
-    max_len: int
-    budget: int
-
-
-def engine_limits(config: Config, spec: ModelSpec, step_tokens: int) -> EngineLimits:
-    """Fill in what the operator left open. Raises ConfigError for limits that exclude each other.
-
-    step_tokens: of a step, as many as the device can make use of.
-    """
-    max_len = config.model.max_model_len or spec.max_positions
-    if max_len > spec.max_positions:
-        raise ConfigError(f"--max-model-len {max_len}: this model has only {spec.max_positions} positions")
-    policy: Policy = chosen("batching", config.batching.batching).of(config.batching)
-    slots = config.limits.max_num_seqs
-    if policy.max_batch is not None:
-        slots = min(slots, policy.max_batch)
-    chunked = config.batching.chunked_prefill is not False
-    keeps: bool = chosen("kv_cache", config.batching.kv_cache).keeps
-    budget = config.limits.max_num_batched_tokens
-    if budget is None and not policy.divisible:
-        budget = slots * max_len  # a batch that nobody joins must fit as a whole, or the budget would make it smaller
-    elif budget is None:
-        # A prompt that is computed whole must fit beside those who decode, or it waits, and all behind it, for few.
-        budget = max(step_tokens, slots, 0 if chunked and keeps else max_len + slots)
-    return EngineLimits(policy, slots, max_len, budget)
-
-
-@dataclass(frozen=True, slots=True)
-class Attending:
-    """A backend, the format of its cache, and what the operator should know of the choice."""
-
-    attention: AnyAttention
-    kv_dtype: torch.dtype
-    block_size: int
-    note: str | None = None
-
-
-_ATTENTION = {"cpu": ("native", "reference", "by-row"), "cuda": ("paged", "reference", "paged-rows", "by-row")}
-"""What --attention auto takes on a device: the first that the level of determinism admits and that can be had."""
-
-
-def choose_attention(order: EngineOrder, device: Device) -> Attending:
-    """Raises ConfigError where no backend serves what was asked for."""
-    from ridgeline.attention.base import CannotAttend, SteadyAttention
-
-    options, spec, level = order.config.batching, order.spec(), determinism(order.config)
-    dtype = chosen("kv_dtype", options.kv_dtype).stored(device.dtype)
-    asked = options.attention
-    offered = (name for name in _ATTENTION[device.torch_device.type] if level.admits(chosen("attention", name)))
-    reasons: list[str] = []
-    for name in offered if asked == "auto" else (asked,):
-        try:
-            attention = chosen("attention", name).open(spec, dtype, device, order.cache)
-        except CannotAttend as error:
-            reasons.append(str(error))
-            continue
-        if options.graphs == "graph" and not isinstance(attention, SteadyAttention):
-            reasons.append(
-                f"{name} attention is planned by the host in every step, so --graphs graph has no use for it"
-            )
-        elif not attention.allows(size := order.config.limits.block_size or attention.prefers):
-            reasons.append(f"--attention {name} takes no blocks of --block-size {size}")
-        else:
-            return Attending(attention, dtype, size, f"{reasons[0]}; it is {name} instead" if reasons else None)
-    option = f"--kv-dtype {options.kv_dtype}" if asked == "auto" else f"--attention {asked}"
-    raise ConfigError(f"{option}: {', and '.join(reasons)}; leave {option.split()[0]} out")
 
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
@@ -241,26 +165,6 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
     )
 
 
-def useful_sequences(config: Config, slots: int, *, given: bool) -> int:
-    """How many sequences of the longest the KV cache should hold at most. given: the operator said how much memory.
-
-    Earlier requests whose blocks may be found again get as much room as those that run: more would help, but a server
-    should not take all memory of its machine unasked. Without a cache every launch in flight has scratch of its own.
-    """
-    if not chosen("kv_cache", config.batching.kv_cache).keeps:
-        return slots * config.batching.launches_in_flight
-    if not _shares(config):
-        return slots
-    return sys.maxsize if given else 2 * slots
-
-
-def _shares(config: Config) -> bool:
-    """Whether blocks of earlier requests are found again."""
-    options = config.batching
-    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    return keeps if options.prefix_cache is None else options.prefix_cache
-
-
 def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
     """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
@@ -275,11 +179,6 @@ def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Repor
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
-
-
-def determinism(config: Config) -> Determinism:
-    level: Determinism = chosen("determinism", config.model.determinism)()
-    return level
 
 
 def make_runner(
@@ -316,12 +215,42 @@ def outer_ranges(config: Config) -> Around | None:
     return ranged(NvtxRanges()) if config.server.nvtx else None
 
 
+def make_upkeep(runner: Runner, attending: Attending) -> Upkeep:
+    """What is made ready between steps: what the runner replays, and a kernel that is still being compiled."""
+    from ridgeline.attention.native_soon import Soon
+
+    attention = attending.attention
+    return Upkeeps((attention, runner)) if isinstance(attention, Soon) else runner
+
+
 def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
     from ridgeline.runner.recorder import Recorder
 
     if order.profiles is None:
         return NoProfiler()
     return Profiling(Recorder(runner), order.profiles, time.perf_counter_ns)
+
+
+def make_pace(order: EngineOrder, device: Device, attending: Attending, runner: Runner, limits: EngineLimits) -> Pace:
+    """How much of prompts a step takes where others decode in it; two steps are timed for it, if it is wanted."""
+    from ridgeline.runner.timing import time_steps
+
+    goal_ns = pace_goal_ns(order.config, limits)
+    timed = None if goal_ns is None else time_steps(runner)
+    if goal_ns is None or timed is None:
+        return Unpaced()
+    formats = attending.formats(order.config, device)
+    return Paced(goal_ns, StepTime.fitted(order.spec(), formats, limits.max_len // 2, timed))
+
+
+def advise(order: EngineOrder, device: Device, attending: Attending) -> str | None:
+    """What would be faster, if anything is."""
+    from ridgeline.device.jit import can_compile
+
+    if device.torch_device.type != "cpu":
+        return advice.on_a_gpu(order.config)
+    formats, int8 = attending.formats(order.config, device), chosen("quantize", "int8").bits(device)
+    return advice.on_a_cpu(order.spec(), formats, order.config, int8, compiles=can_compile())
 
 
 def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_size: int) -> Scheduler:
@@ -332,7 +261,7 @@ def make_scheduler(config: Config, limits: EngineLimits, num_blocks: int, block_
         max_len=limits.max_len,
         num_blocks=num_blocks,
         block_size=block_size,
-        prefix=chosen("prefix_cache", "on" if _shares(config) else "off")(),
+        prefix=chosen("prefix_cache", "on" if shares(config) else "off")(),
     )
     rules = SchedulerLimits(
         limits.slots,

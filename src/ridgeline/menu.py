@@ -1,10 +1,13 @@
-"""MENU: what each option's name stands for. Standard library only; build.py turns the names into objects.
+"""MENU: what each option's name stands for. Standard library only; `chosen` turns a name into its object.
 
 Below build.py nobody compares option names. A new choice is one row here and one object in its room; the command
 line's choices, the oracle tests and the option reference follow.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import Any
 
 MENU: dict[str, dict[str, str]] = {
     "quantize": {
@@ -61,3 +64,9 @@ MENU: dict[str, dict[str, str]] = {
         "off": "ridgeline.kv.prefix:NoPrefix",
     },
 }
+
+
+def chosen(option: str, name: str) -> Any:
+    """The object that MENU names for an option's choice. For the rooms that join others."""
+    module, _, attribute = MENU[option][name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

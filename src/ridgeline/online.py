@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ridgeline.build import EngineOrder, chosen, make_engine
+from ridgeline.attending import Opening
+from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import Generation, read_generation
 from ridgeline.core.config import Config
 from ridgeline.core.progress import Progress
@@ -27,6 +28,7 @@ from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.recorder import Recorder
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.hub import Access, Resolved, choose
+from ridgeline.menu import chosen
 from ridgeline.server import logs
 from ridgeline.server.app import create_app
 from ridgeline.server.auth import ADMIN, CLIENT, Keys, Kind, read_keys
@@ -113,7 +115,9 @@ async def prepare(
     finally:
         operator.done()
     clock.lap("model look-up")
-    order = EngineOrder(config, found.name, found.weights, profiles, cache)
+    # Whoever promises something about bits waits for the kernels: they round differently from what stands in for them.
+    opening: Opening = "open_soon" if config.model.determinism == "off" else "open"
+    order = EngineOrder(config, found.name, found.weights, profiles, cache, opening=opening)
     generation = read_generation(found.text_folder)
     tokenizer = await in_daemon_thread(partial(Tokenizer.load, found.text_folder))
     tokenizer.check(order.spec())

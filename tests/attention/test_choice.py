@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from ridgeline.attending import Attending, choose_attention
 from ridgeline.attention import native
 from ridgeline.attention.native import Native
 from ridgeline.attention.reference import Reference
-from ridgeline.build import Attending, EngineOrder, choose_attention, make_engine
+from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CannotBuild
 from ridgeline.lab.ladder.rungs import base, changed, ladder
@@ -33,7 +35,7 @@ def kernels(tmp_path: Path) -> Path:
 
 
 def choose(cache: Path | None, **options: Any) -> Attending:
-    return choose_attention(EngineOrder(Config.of(random_weights="gpt2", **options), "gpt2", None, cache=cache), CPU)
+    return choose_attention(Config.of(random_weights="gpt2", **options), GPT2_SHAPES["gpt2"], CPU, cache)
 
 
 def no_compiler(_cache: Path | None) -> Any:
@@ -66,7 +68,7 @@ def test_heads_that_do_not_suit_it(tmp_path: Path) -> None:
     folder = write_tiny_gpt2(tmp_path / "tiny", heads=4)
     order = EngineOrder(Config.of(model=str(folder), device="cpu", attention="native"), "tiny", folder)
     with pytest.raises(ConfigError, match="this model's have 8"):
-        choose_attention(order, CPU)
+        choose_attention(order.config, order.spec(), CPU, None)
     order = EngineOrder(Config.of(model=str(folder), device="cpu", dtype="float32"), "tiny", folder)
     _, info = make_engine(order, lambda *_: None)
     assert any("this model's have 8" in note for note in info.notes)

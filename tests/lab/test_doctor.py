@@ -12,11 +12,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ridgeline.attending import native_sources
 from ridgeline.cli import app
 from ridgeline.core.ceilings import to_json
 from ridgeline.core.findings import Finding
 from ridgeline.core.records import write_run
+from ridgeline.device import jit
 from ridgeline.device.choose import choose
+from ridgeline.device.jit import CannotBuild, Compiler
 from ridgeline.hub.access import Access
 from ridgeline.lab.doctor.doctor import Doctor, examine, ncu_state, perf_state, show
 from ridgeline.lab.doctor.profilers import driver_state, nsys_state
@@ -102,6 +105,9 @@ def test_every_look_answers_on_a_bare_machine(tmp_path: Path) -> None:
         finding.name: finding for finding in examine(Doctor(around(tmp_path), tmp_path, Access(cache_dir=tmp_path)))
     }
     assert found["C compiler"].state == "missing"
+    assert (found["C++ compiler"].state, found["C++ compiler"].remedy) == ("missing", "apt install g++")
+    assert "many times slower" in found["C++ compiler"].detail
+    assert (found["CPU kernels"].state, found["CPU kernels"].remedy) == ("missing", "see C++ compiler")
     assert found["CPU instructions"].state == "missing"
     assert (found["ceilings"].state, found["ceilings"].remedy) == ("missing", "ridgeline calibrate")
     assert found["hub cache"].state == "missing"
@@ -109,6 +115,25 @@ def test_every_look_answers_on_a_bare_machine(tmp_path: Path) -> None:
     for finding in found.values():
         assert finding.detail
         assert finding.state == "ok" or finding.remedy
+
+
+def test_kernels_are_compiled_or_will_be(tmp_path: Path) -> None:
+    """Where they are kept is looked at, and nothing is made there."""
+    try:
+        compiler = Compiler.find_cpp()
+    except CannotBuild as error:
+        pytest.skip(str(error))
+    doctor = Doctor(Surroundings(tmp_path), tmp_path / "cache", Access(cache_dir=tmp_path))
+    before = {finding.name: finding for finding in examine(doctor)}
+    assert compiler.version in before["C++ compiler"].detail
+    assert before["CPU kernels"].state == "missing"
+    assert "the first start" in before["CPU kernels"].remedy
+    assert not (tmp_path / "cache").exists()
+    for source in native_sources().values():
+        jit.load(source, tmp_path / "cache", compiler)
+    after = {finding.name: finding for finding in examine(doctor)}["CPU kernels"]
+    assert after.state == "ok"
+    assert str(tmp_path / "cache") in after.detail
 
 
 def test_instructions_are_read_from_the_kernel(tmp_path: Path) -> None:

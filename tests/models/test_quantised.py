@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ridgeline import LLM, SamplingParams
-from ridgeline.build import EngineOrder, chosen, make_scheme
+from ridgeline.build import EngineOrder, make_scheme
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.menu import chosen
 from ridgeline.models import quantised
 from ridgeline.models.linear import LinearSpec
 from ridgeline.ops.quantised import Native, rounded

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ridgeline.build import engine_limits, useful_sequences
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.runner.inputs import Padded, Ragged
 from ridgeline.runner.memory import MemoryPlan, graph_bytes, plan_memory, workspace_bytes
+from ridgeline.sizing import engine_limits, useful_sequences
 
 GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ridgeline.core.types import BatchRecord, End, Events, NewRequest, Plan, Sampling
@@ -13,7 +15,7 @@ from tests.scripted import ScriptedRunner, padded
 
 
 class Stage:
-    """now: the clock; a step takes `step_ns` between its plan and its commit."""
+    """now: the clock; a step takes `step_ns` between its plan and its commit, or what that makes of the plan."""
 
     def __init__(
         self,
@@ -24,7 +26,7 @@ class Stage:
         num_blocks: int = 64,
         block_size: int = 4,
         budget: int = 256,
-        step_ns: int = 10,
+        step_ns: int | Callable[[Plan], int] = 10,
         chunked: bool = True,
         prefix: PrefixIndex | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class Stage:
             return None
         self.plans.append(plan)
         output = self.runner.collect(self.runner.launch(plan))
-        self.now += self.step_ns
+        self.now += self.step_ns if isinstance(self.step_ns, int) else self.step_ns(plan)
         self._sink(self.scheduler.commit(output, self.now))
         self.scheduler.check()
         return plan

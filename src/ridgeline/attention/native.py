@@ -102,6 +102,7 @@ class CellStore:
 
     def __init__(self, heads: int, head_dim: int, layers: int, num_blocks: int, block_size: int, dtype: torch.dtype):
         self._heads, self._dim, self._size, self._dtype = heads, head_dim, block_size, dtype
+        self.block_size = block_size
         number, self._unit, self._scaled = _FORMATS[dtype]
         self._cell = Cell.of(head_dim, block_size, dtype)
         shape = (num_blocks + 1, heads, self._cell.size)
@@ -128,6 +129,18 @@ class CellStore:
             )
         return k.flatten(0, 1), v.flatten(0, 1)
 
+    def write(self, layer: int, at: Tensor, k: Tensor, v: Tensor) -> None:
+        """As the kernel does, in plain torch. at: [tokens]; k, v: [tokens, heads, head_dim]. Not where there are
+        scales."""
+        assert not self._scaled, "how values are rounded to 8 bits is the kernel's"
+        cells, unit, size, dim, heads = self.layers[layer], self._unit, self._size, self._dim, self._heads
+        block, offset, wide = at // size, at % size, self._dtype.itemsize
+        keys = cells[..., : size * dim * wide].view(self._dtype).view(-1, heads, dim // unit, size, unit)
+        keys[block, :, :, offset] = k.reshape(-1, heads, dim // unit, unit).to(self._dtype)
+        pairs, first = -(-size // unit), self._cell.value_at
+        values = cells[..., first : first + pairs * unit * dim * wide].view(self._dtype)
+        values.view(-1, heads, pairs, dim, unit)[block, :, offset // unit, :, offset % unit] = v.to(self._dtype)
+
     def _values(self, cells: Tensor, start: int, count: int) -> Tensor:
         return cells[..., start : start + count * self._dtype.itemsize].contiguous().view(self._dtype)
 
@@ -146,14 +159,44 @@ class Native:
     prefers = 16
 
     def __init__(self, library: ctypes.CDLL, group: int = 1) -> None:
-        self._run, self._group = library.ridgeline_attention, group
-        self._run.argtypes = [ctypes.POINTER(kind) for kind in (_Store, _Batch, _Tensors)]
-        self._run.restype = None
+        self._prepare(group)
+        self._bind(library)
+
+    def _prepare(self, group: int) -> None:
+        self._group = group
         self._partial = torch.empty(0)
         self._left = torch.zeros(0, dtype=torch.int32)
 
+    def _bind(self, library: ctypes.CDLL) -> None:
+        self._run = library.ridgeline_attention
+        self._run.argtypes = [ctypes.POINTER(kind) for kind in (_Store, _Batch, _Tensors)]
+        self._run.restype = None
+
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Native:
+        Native.suits(spec, dtype, device)
+        try:
+            return Native(build(cache))
+        except jit.CannotBuild as error:
+            raise CannotAttend(f"native attention cannot be compiled: {error}") from error
+
+    @staticmethod
+    def open_soon(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Native:
+        """As `open`, but without waiting for a compiler where plain torch can attend meanwhile."""
+        from ridgeline.attention.native_soon import Soon
+
+        Native.suits(spec, dtype, device)
+        source = jit.source_of(SOURCE)
+        try:
+            compiler, scaled = jit.Compiler.find_cpp(), _FORMATS[dtype][2]
+            building = None if cache is None or scaled else jit.begin(source, cache, compiler)
+        except jit.CannotBuild as error:
+            raise CannotAttend(f"native attention cannot be compiled: {error}") from error
+        return Native.open(spec, dtype, device, cache) if building is None else Soon(building)
+
+    @staticmethod
+    def suits(spec: ModelSpec, dtype: torch.dtype, device: Device) -> None:
+        """Raises CannotAttend."""
         if device.torch_device.type != "cpu":
             raise CannotAttend("native attention runs on a CPU only")
         if spec.head_dim % LANES or spec.head_dim > MOST_DIM:
@@ -163,10 +206,6 @@ class Native:
             )
         if dtype not in _FORMATS:
             raise CannotAttend(f"native attention keeps no {str(dtype).removeprefix('torch.')}")
-        try:
-            return Native(build(cache))
-        except jit.CannotBuild as error:
-            raise CannotAttend(f"native attention cannot be compiled: {error}") from error
 
     def allows(self, block_size: int) -> bool:
         return block_size >= 1

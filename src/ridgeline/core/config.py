@@ -140,7 +140,8 @@ class BatchingOptions:
     attention: str = option(
         "auto",
         "How queries meet the cached keys and values. auto: paged on a GPU, native on a CPU where it can be built and "
-        "the model's heads suit it (the start log says why not), otherwise the reference; with --determinism batch the "
+        "the model's heads suit it (the start log says why not), otherwise the reference. A server that must compile "
+        "the native one first begins in plain torch and takes it between two steps. With --determinism batch the "
         "fastest of those that compute a request the same way in every batch.",
         choices=("auto", *MENU["attention"]),
     )
@@ -177,6 +178,16 @@ class LimitOptions:
         "on a CPU; at least the longest sequence and --max-num-seqs where prompts are computed whole, and a whole "
         "batch of them for one, static and dynamic. Without a KV cache, those for whom a step has no room sit it out.",
         low=1,
+    )
+    itl_target_ms: float | None = option(
+        None,
+        "How long a step may take, by what two steps took at the start, when prompts are computed beside requests that "
+        "decode: a smaller part of a prompt keeps the time between their tokens (ITL) there, and its own first token "
+        "comes later. Where decoding alone takes more than half of it, prompts get as much time as decoding. Prompts "
+        "that nobody decodes beside, and --batching prefill-first, take what --max-num-batched-tokens allows. Default: "
+        "50; none where --max-num-batched-tokens is given or with --determinism run.",
+        low=1,
+        high=60_000,
     )
     block_size: int | None = option(
         None,

@@ -18,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,16 +123,84 @@ def load(source: str, cache: Path | None, compiler: Compiler) -> ctypes.CDLL:
     return _alone(source, compiler) if cache is None else _kept(source, cache, compiler)
 
 
+class Building:
+    """A library on its way into a cache. The compiler is another process; a thread waits for it, and does nothing
+    else."""
+
+    def __init__(self, source: str, cache: Path, compiler: Compiler) -> None:
+        self._what = source, cache, compiler
+        self._over = threading.Event()
+        self._error: CannotBuild | None = None
+        threading.Thread(target=self._build, name="compiler", daemon=True).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether `library` would not wait."""
+        return self._over.is_set()
+
+    def wait(self, seconds: float) -> None:
+        self._over.wait(seconds)
+
+    def library(self) -> ctypes.CDLL:
+        """Loaded by whoever asks. Raises CannotBuild."""
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return load(*self._what)
+
+    def _build(self) -> None:
+        source, cache, compiler = self._what
+        try:
+            path = cache / FOLDER / _name(source, compiler)
+            if not _whole(path):
+                _build(source, path, compiler)
+        except CannotBuild as error:
+            self._error = error
+        except OSError as error:
+            self._error = CannotBuild(f"what was compiled cannot be kept ({error})")
+        finally:
+            self._over.set()
+
+
+def begin(source: str, cache: Path, compiler: Compiler) -> Building | None:
+    """Compile it into this cache while others go on. None: it is there already, or cannot be kept there."""
+    if is_kept(source, cache, compiler):
+        return None
+    try:
+        return None if _private(cache / FOLDER) is None else Building(source, cache, compiler)
+    except OSError:
+        return None
+
+
 @functools.cache
 def _alone(source: str, compiler: Compiler) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="ridgeline-") as folder:
         return _kept(source, Path(folder), compiler)
 
 
-def _kept(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
+def is_kept(source: str, cache: Path, compiler: Compiler) -> bool:
+    """Whether `load` finds it in this cache, and compiles nothing."""
+    folder = cache / FOLDER
+    return _ours(folder) and _whole(folder / _name(source, compiler))
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler whose code torch can live with."""
+    try:
+        Compiler.find_cpp()
+    except CannotBuild:
+        return False
+    return True
+
+
+def _name(source: str, compiler: Compiler) -> str:
     how = (*compiler.language.compiling, *compiler.linking)
     facts = "\0".join((source, compiler.path, compiler.version, *how, platform.machine(), _cpu_flags()))
-    name = hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
+    return hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
+
+
+def _kept(source: str, cache: Path, compiler: Compiler) -> ctypes.CDLL:
+    name = _name(source, compiler)
     try:
         folder = _private(cache / FOLDER)
         if folder is None:

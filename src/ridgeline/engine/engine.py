@@ -57,6 +57,20 @@ class NoUpkeep:
         return False
 
 
+class Upkeeps:
+    """Several, in their order."""
+
+    def __init__(self, parts: Sequence[Upkeep]) -> None:
+        self._parts = tuple(parts)
+
+    def between(self) -> None:
+        for part in self._parts:
+            part.between()
+
+    def idle(self) -> bool:
+        return any(part.idle() for part in self._parts)
+
+
 class NullSink:
     def step(self, record: StepRecord) -> None:
         """Nobody watches."""

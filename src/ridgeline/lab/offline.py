@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.bench.lengths import Lengths
 from ridgeline.bench.workload import Workload
-from ridgeline.build import engine_limits, make_engine
+from ridgeline.build import make_engine
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Sampling, StepRecord
 from ridgeline.engine.engine import NullSink
 from ridgeline.lab.driving import drive
 from ridgeline.lab.stepping import Timing, decode, prefill
+from ridgeline.sizing import engine_limits
 
 if TYPE_CHECKING:
     from ridgeline.bench.records import Shape

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ridgeline.build import EngineOrder, Loaded, chosen, load, make_engine
+from ridgeline.build import EngineOrder, Loaded, load, make_engine
 from ridgeline.core.config import Config
 from ridgeline.core.cost import Formats, Row, StepShape
 from ridgeline.core.errors import ConfigError
@@ -25,6 +25,7 @@ from ridgeline.core.types import NewRequest, Sampling, StepRecord
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import NullSink
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.menu import chosen
 from ridgeline.runner.runner import Runner
 
 if TYPE_CHECKING:

@@ -113,10 +113,15 @@ class Runner:
         joins: tuple[Join, ...] = (Join(0, np.zeros(count, np.int32), NO_TOKENS, blocks, limit, sampling),)
         start = 0
         for _ in range(limit - count):
-            self.collect(self.launch(_plan(start, count, joins, leaves=())))
+            self.collect(self.launch(lone_plan(start, count, joins, leaves=())))
             start, count, joins = start + count, 1, ()
-        self._tables.apply(_plan(0, 1, (), leaves=(0,)))
+        self.vacate(0)
         self.device.synchronize()
+
+    @torch.inference_mode()
+    def vacate(self, slot: int) -> None:
+        """Whoever tried something out in this slot leaves it."""
+        self._tables.apply(lone_plan(0, 1, (), leaves=(slot,)))
 
 
 def _turn(plan: Plan, turn: int) -> Plan:
@@ -127,6 +132,7 @@ def _turn(plan: Plan, turn: int) -> Plan:
     return Plan(plan.serial, plan.rows[going], starts, ones, ones, (), (), NO_BLOCKS, seats=plan.seats)
 
 
-def _plan(start: int, count: int, joins: tuple[Join, ...], leaves: tuple[int, ...]) -> Plan:
+def lone_plan(start: int, count: int, joins: tuple[Join, ...], leaves: tuple[int, ...]) -> Plan:
+    """Slot 0 alone computes so many tokens and makes one."""
     rows, starts, counts, promise = (np.array([value], np.int64) for value in (0, start, count, 1))
     return Plan(0, rows, starts, counts, promise, joins, leaves, NO_BLOCKS, seats=1)

@@ -18,7 +18,8 @@ class Making:
 
     slots, starts, counts, promise: of the rows that came one by one. chunks: those of them that compute more than one
     token. refused: somebody lacks a slot, blocks or budget, so nobody new is admitted. stall: what the first who has no
-    part in it lacks, of core.flight.STALLS.
+    part in it lacks, of core.flight.STALLS. context: what the rows that step look back at, where a pace limits the
+    prompts beside them; 0: none does.
     """
 
     left: int
@@ -34,6 +35,7 @@ class Making:
     refused: bool = False
     stall: int = NO_STALL
     preempted: bool = False
+    context: int = 0
 
     @property
     def empty(self) -> bool:
@@ -94,7 +96,7 @@ class Flight:
 
     departures: how often a slot had been left when the plan was made; equal later means that all rows still live.
     keys, counts, phases, stall and horizon: as a recording has them. single: all rows decode one token.
-    planned_ns: when.
+    planned_ns: when. expected_ns: what a pace expects it to take; 0: nothing.
     """
 
     serial: int
@@ -111,3 +113,4 @@ class Flight:
     chunks: list[int]
     departures: int
     batch: Batch | None
+    expected_ns: float

@@ -12,6 +12,7 @@ from ridgeline.kv.ledger import Ledger
 from ridgeline.scheduler.batches import Batch
 from ridgeline.scheduler.job import Job
 from ridgeline.scheduler.making import Flight, Making
+from ridgeline.scheduler.pace import Pace, Unpaced
 from ridgeline.scheduler.policies import Choice, Claim, Policy, SeatClaim, SpanClaim, StepClaim, View
 from ridgeline.scheduler.state import State
 
@@ -38,10 +39,12 @@ class SchedulerLimits:
 
 
 class Planner:
-    """wake_ns: when to plan again though nothing happens, after a plan() that returned None."""
+    """wake_ns: when to plan again though nothing happens, after a plan() that returned None. pace: what limits the
+    prompts in a step beside the budget, where others decode in it."""
 
     def __init__(self, policy: Policy, limits: SchedulerLimits, state: State) -> None:
         self._policy, self._limits, self._state = policy, limits, state
+        self.pace: Pace = Unpaced()
         self._divisible = limits.divides(policy, state.ledger)
         self.wake_ns: int | None = None
         self._batch: Batch | None = None
@@ -58,6 +61,8 @@ class Planner:
             for claim in group:
                 if isinstance(claim, StepClaim):
                     self._grant_steps(making, claim)
+                    if len(group) > 1:
+                        self._keep_pace(making)
                 elif isinstance(claim, SpanClaim):
                     self._grant_span(making, claim)
                 else:
@@ -110,6 +115,12 @@ class Planner:
             if victim is None:
                 return
             rows, starts, ones = _only(rows != victim, rows, starts, ones)
+
+    def _keep_pace(self, making: Making) -> None:
+        if self._divisible and making.stepping is not None:
+            rows, starts, _ = making.stepping
+            making.context = int(starts.sum()) + len(rows)
+            making.left = min(making.left, self.pace.room(len(rows), making.context))
 
     def _grant_span(self, making: Making, claim: SpanClaim) -> None:
         slot, table = claim.slot, self._state.table
@@ -214,6 +225,7 @@ class Planner:
         phases = state.walls.phases(rows, starts, computed)
         table.computed[rows] = state.ledger.seal(rows, computed, state.serial)
         state.held_since_ns = None
+        paced = making.context and making.chunks
         flight = Flight(
             serial=state.serial,
             rows=rows,
@@ -229,6 +241,7 @@ class Planner:
             chunks=making.chunks,
             departures=state.departures,
             batch=(batch := self._formed(making, choice)),
+            expected_ns=self.pace.expects(int(counts.sum()), making.context) if paced else 0.0,
         )
         state.flights.append(flight)
         leaves, state.leaves = tuple(state.leaves), []

@@ -27,6 +27,7 @@ from ridgeline.core.types import Bools, End, Events, FinishReason, NewRequest, O
 from ridgeline.kv.ledger import Ledger
 from ridgeline.scheduler.job import OTHERS, Job
 from ridgeline.scheduler.making import Flight
+from ridgeline.scheduler.pace import Pace
 from ridgeline.scheduler.planner import Planner, SchedulerLimits
 from ridgeline.scheduler.policies import Policy
 from ridgeline.scheduler.queue import Fifo, Queue
@@ -51,6 +52,11 @@ class Scheduler:
         self.dropped_tokens = self.steps = self.positions = self.padding = 0
         self.committed: Flight | None = None
         self._committed_ns = 0
+
+    def keep(self, pace: Pace) -> None:
+        """From the next plan on; before, prompts take all that the budget has left. Claims that cannot be cut know no
+        pace."""
+        self._planner.pace = pace
 
     @property
     def num_running(self) -> int:
@@ -143,6 +149,10 @@ class Scheduler:
         self.padding += output.padding
         if flight.batch is not None:
             flight.batch.stepped(output)
+        # What was in flight before it is not its own time.
+        began_ns = max(flight.planned_ns if launched_ns is None else launched_ns, self._committed_ns)
+        if flight.expected_ns:
+            self._planner.pace.took(flight.expected_ns, now_ns - began_ns)
         rows, promise = flight.rows, flight.promise
         counts, tokens, finished = output.counts, output.tokens, output.finished
         live: Bools | None = None
@@ -157,7 +167,6 @@ class Scheduler:
             assert (counts <= promise).all(), "a promise is a cap"  # R3
             assert (finished[short] & (counts[short] > 0)).all(), "only a stop ends a row before its promise"
         table.tally(rows, len(flight.rows))
-        began_ns = max(flight.planned_ns if launched_ns is None else launched_ns, self._committed_ns)
         self._settle_time(flight, output, live, now_ns - began_ns, now_ns)
         if state.silent:
             self._note_first_tokens(now_ns)

@@ -129,6 +129,40 @@ def _compiler(doctor: Doctor) -> Finding:
     return Finding("C compiler", "ok", f"{found.path}: {found.version}")
 
 
+def _cpp_compiler(doctor: Doctor) -> Finding:
+    from ridgeline.device.jit import CPP, CannotBuild, Compiler
+
+    name = "C++ compiler"
+    lost = "a CPU attends in plain torch, --quantize is many times slower and --kv-dtype int8 refused"
+    try:
+        plain = Compiler.find(doctor.at.which, CPP)
+    except CannotBuild:
+        none = f"no {', '.join(CPP.programs)}; without one {lost}"
+        return Finding(name, "missing", none, f"apt install {CPP.package}")
+    try:
+        Compiler.find_cpp(doctor.at.which)
+    except CannotBuild as error:
+        why = f"{plain.path}: {plain.version}, but {error}; until then {lost}"
+        return Finding(name, "blocked", why, "apt install g++")
+    return Finding(name, "ok", f"{plain.path}: {plain.version}")
+
+
+def _kernels(doctor: Doctor) -> Finding:
+    from ridgeline.attending import native_sources
+    from ridgeline.device.jit import CannotBuild, Compiler, is_kept
+
+    name, sources = "CPU kernels", native_sources()
+    try:
+        compiler = Compiler.find_cpp(doctor.at.which)
+    except CannotBuild:
+        return Finding(name, "missing", f"{' and '.join(sources)}: nothing can be compiled", "see C++ compiler")
+    lacking = [what for what, source in sources.items() if not is_kept(source, doctor.cache, compiler)]
+    if lacking:
+        told = f"{' and '.join(lacking)}: not compiled for this CPU and this compiler yet"
+        return Finding(name, "missing", told, "nothing: the first start that needs them compiles them in some seconds")
+    return Finding(name, "ok", f"{' and '.join(sources)}: compiled, in {doctor.cache / 'kernels'}")
+
+
 def _transformers(_: Doctor) -> Finding:
     try:
         version = metadata.version("transformers")
@@ -180,6 +214,8 @@ CHECKS: tuple[Callable[[Doctor], Finding], ...] = (
     _cores,
     _memory,
     _compiler,
+    _cpp_compiler,
+    _kernels,
     _ceilings,
     lambda doctor: perf_state(doctor.at),
     lambda doctor: driver_state(doctor.at),

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ridgeline.build import chosen
 from ridgeline.core.config import SECTIONS, Config
 from ridgeline.core.errors import ConfigError, did_you_mean
-from ridgeline.menu import MENU
+from ridgeline.menu import MENU, chosen
 
 SEATS = 8
 """Requests at once, on every rung that batches: a rung may differ from the one below in its own switch alone."""
