@@ -66,7 +66,9 @@ def _decode(
     """A program: a row's head, and a part of PART positions; 0: the whole context."""
     head, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
-    context = tl.maximum(tl.load(contexts + row).to(tl.int32), 1)
+    context = tl.load(contexts + row).to(tl.int32)
+    if context < 1:
+        return
     new = context - 1
     first = tl.maximum(context - WINDOW, 0) if WINDOW > 0 else 0
     begin, end = part * PART, context

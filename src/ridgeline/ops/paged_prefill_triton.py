@@ -69,6 +69,8 @@ def _prefill(
     nth, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
     kv_head = head // GROUP
     row, begin = tl.load(tiles + 2 * nth).to(tl.int32), tl.load(tiles + 2 * nth + 1).to(tl.int32)
+    if row < 0:
+        return
     start, stop = tl.load(facts + 4 * row).to(tl.int32), tl.load(facts + 4 * row + 1).to(tl.int32)
     first, context = tl.load(facts + 4 * row + 2).to(tl.int32), tl.load(facts + 4 * row + 3).to(tl.int32)
     columns, queries = tl.arange(0, WIDTH), begin + tl.arange(0, QUERIES)
