@@ -198,7 +198,7 @@ def test_sizes() -> None:
     assert tokens_of(7) == [7]
     assert tokens_of(2048)[-3:] == [1024, 1536, 2048]
     assert tokens_of(2300)[-2:] == [2048, 2300]
-    assert tokens_of(1 << 20)[-1] == 4096
+    assert tokens_of(1 << 20)[-1] == 8192
 
 
 def test_kernels_give_the_same_tokens() -> None:

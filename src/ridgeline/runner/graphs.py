@@ -34,7 +34,7 @@ SEATS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Rows of graphs; above these every 128. At most a third of a large batch is nobody's."""
 _STRIDE = 128
 MIXED_SEATS = (8, 64, 256)
-TOKENS = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+TOKENS = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 """Token positions of steps with prompts; a step of more keeps a GPU busier than the host."""
 _LARGER = 3
 
@@ -90,7 +90,7 @@ class Graphs:
 
     def __init__(self, model: Model, attention: AnyAttention, tables: SlotTables, packing: Packing) -> None:
         assert isinstance(attention, SteadyAttention), f"{type(attention).__name__} cannot plan on the device alone"
-        self._tables, self._packing, self._model = tables, packing, model
+        self._tables, self._packing = tables, packing
         where, slots = tables.device.torch_device, tables.sizes.slots
         turns = turns_of(tables, tables.device)
         self._ring, self._scores = Ring(slots, where), ScoreRing(slots, model.spec.vocab, where)
@@ -100,12 +100,7 @@ class Graphs:
             self._tokens, self._tile = tokens_of(tables.sizes.step_tokens), attention.tile
             most = Shape.of(slots, self._tokens[-1], self._tile)
             self._mixed = MixedSteps(model, attention, tables, turns, self._ring, most)
-        self._choose: tuple[ChooseThere, ...] = (
-            lambda hidden, _: model.greedy(hidden),
-            lambda hidden, slots: draw_or_greedy(tables, model.logits(hidden), slots),
-            lambda hidden, slots: choose_shaped(tables, model.logits(hidden), slots),
-            self._reported,
-        )
+        self._choose = _ways(model, tables, self._ring, self._scores)
         self._graphs: dict[Key, Callable[[], None]] = {}
         self._wanted: Key | None = None
 
@@ -199,11 +194,25 @@ class Graphs:
     def _shape(self, key: Key) -> Shape:
         return Shape.of(key.seats, key.tokens, self._tile)
 
-    def _reported(self, hidden: Tensor, slots: Tensor) -> Tensor:
-        logits = self._model.logits(hidden)
-        chosen = choose_shaped(self._tables, logits, slots)
-        self._scores.write(logits, chosen, self._ring.turn)
+
+def _ways(model: Model, tables: SlotTables, ring: Ring, scores: ScoreRing) -> tuple[ChooseThere, ...]:
+    """How tokens are chosen, by what is needed."""
+
+    def shaped(hidden: Tensor, slots: Tensor) -> Tensor:
+        return choose_shaped(tables, model.logits(hidden), slots)
+
+    def reported(hidden: Tensor, slots: Tensor) -> Tensor:
+        logits = model.logits(hidden)
+        chosen = choose_shaped(tables, logits, slots)
+        scores.write(logits, chosen, ring.turn)
         return chosen
+
+    return (
+        lambda hidden, _: model.greedy(hidden),
+        lambda hidden, slots: draw_or_greedy(tables, model.logits(hidden), slots),
+        shaped,
+        reported,
+    )
 
 
 def seats_of(slots: int) -> list[int]:
