@@ -65,7 +65,7 @@ def test_products_are_the_definition(name: str, activation: str | None, norm: bo
     given = LayerNorm(normal(320, dtype=bf16), normal(320, dtype=bf16), 1e-5) if norm else None
     bias, residual = normal(48, dtype=bf16), normal(24, 48, dtype=bf16)
     for plus in ((bias, residual), (None, None)):
-        found = Dynamic(quantised, product).linear(x, given, weight, plus[0], activation, plus[1])
+        found = Dynamic(name, quantised, product).linear(x, given, weight, plus[0], activation, plus[1])
         expected = defined(x, given, weight, plus[0], activation, plus[1])
         assert float((found - expected).float().norm() / expected.float().norm()) < 1e-2
 

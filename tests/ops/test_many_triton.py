@@ -73,9 +73,7 @@ def test_rows_may_lie_apart() -> None:
 @PACKS
 @FORMATS
 @pytest.mark.parametrize(("d_in", "d_out"), [(256, 16), (300, 19), (1600, 33)])
-def test_a_whole_matrix_is_widened(
-    pack: Callable[[Tensor], Words], dtype: torch.dtype, d_in: int, d_out: int
-) -> None:
+def test_a_whole_matrix_is_widened(pack: Callable[[Tensor], Words], dtype: torch.dtype, d_in: int, d_out: int) -> None:
     weight = pack(normal(d_out, d_in))
     found, expected = Tiles(1, True, 1).widened(weight, dtype), widened(weight, dtype)
     torch.testing.assert_close(found, expected, atol=0, rtol=0 if dtype is torch.float32 else 1e-3)

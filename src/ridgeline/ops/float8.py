@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.gemv import FIRST_FLOAT8, LayerNorm
+from ridgeline.ops.trials import once, surroundings
 from ridgeline.ops.words import BLOCK, FLOAT8, Words, float8
 
 MOST = 448.0
@@ -80,6 +82,9 @@ PRODUCTS: Mapping[str, Product] = {"a scale a row": by_row, "a scale a matrix": 
 
 
 class Scaled(Protocol):
+    @property
+    def name(self) -> str: ...
+
     def linear(
         self, x: Tensor, norm: LayerNorm | None, weight: Words, bias: Tensor | None, activation: str | None,
         residual: Tensor | None,
@@ -92,6 +97,7 @@ class Scaled(Protocol):
 class Dynamic:
     """x is quantised as it comes."""
 
+    name: str
     quantise: Quantise
     product: Product
 
@@ -113,16 +119,22 @@ class ChosenScaled:
     note: str
 
 
-def scaled_products(device: torch.device, dtype: torch.dtype) -> ChosenScaled:
-    """What works here, tried on the device itself."""
+def scaled_products(device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> ChosenScaled:
+    """What works here, tried on the device itself. cache: as few_rows has it."""
     if device.type != "cuda":
         return ChosenScaled(None, "products of 8-bit floats are for NVIDIA GPUs")
     if find_spec("triton") is None:
         return ChosenScaled(None, "products of 8-bit floats need Triton, which is not installed")
-    from ridgeline.ops.float8_triton import quantised as by_kernel
+    from ridgeline.ops import float8_triton
 
     capability = torch.cuda.get_device_capability(device)
-    return choose(capability, dtype, by_kernel, lambda scaled: _try_out(scaled, device))
+    about = ("8-bit floats", *surroundings(device, float8_triton.__file__, __file__))
+
+    def try_out(scaled: Scaled) -> None:
+        _try_out(scaled, device)
+
+    tried = once(try_out, about, cache, lambda scaled: scaled.name)
+    return choose(capability, dtype, float8_triton.quantised, tried)
 
 
 def choose(
@@ -136,7 +148,7 @@ def choose(
         return ChosenScaled(None, "products of 8-bit floats come out in bfloat16; --dtype is another")
     why = ""
     for name, product in PRODUCTS.items():
-        scaled = Dynamic(quantise, product)
+        scaled = Dynamic(name, quantise, product)
         try:
             try_out(scaled)
         except Exception as error:  # the library's, the compiler's or a wrong result: there is another way

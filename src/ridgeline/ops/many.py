@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ridgeline.ops import words
 from ridgeline.ops.gemv import FIRST_TRITON, Layer, fused_linear
+from ridgeline.ops.trials import once, surroundings
 from ridgeline.ops.words import Words
 
 FIRST_DEEP = (9, 0)
@@ -61,20 +63,23 @@ class ChosenMany:
     note: str
 
 
-def many_rows(device: torch.device, dtype: torch.dtype, kind: str) -> ChosenMany:
-    """kind: a name in words.QUANTISE. Those that work here, tried on the device itself."""
+def many_rows(device: torch.device, dtype: torch.dtype, kind: str, cache: Path | None = None) -> ChosenMany:
+    """kind: a name in words.QUANTISE. Those that work here, tried on the device itself. cache: as few_rows has it."""
     if device.type != "cuda":
         return ChosenMany(None, "tiles of packed weights are for NVIDIA GPUs")
     if find_spec("triton") is None:
         return ChosenMany(None, "tiles of packed weights need Triton, which is not installed")
-    from ridgeline.ops.many_triton import Tiles
+    from ridgeline.ops import gemv_triton, many_triton
 
     capability = torch.cuda.get_device_capability(device)
     programs = torch.cuda.get_device_properties(device).multi_processor_count
-    return choose(
-        capability, dtype, lambda deep, most: Tiles(programs, deep, most),
-        lambda kernels: _try_out(kernels, device, dtype, kind),
-    )  # fmt: skip
+    about = ("many rows", dtype, kind, *surroundings(device, many_triton.__file__, gemv_triton.__file__))
+
+    def try_out(tiles: ManyRows) -> None:
+        _try_out(tiles, device, dtype, kind)
+
+    tried = once(try_out, about, cache, lambda tiles: f"{tiles.most} rows")
+    return choose(capability, dtype, lambda deep, most: many_triton.Tiles(programs, deep, most), tried)
 
 
 def choose(

@@ -19,6 +19,7 @@ from torch import Tensor
 from ridgeline.ops.gemv_triton import ACTIVATION_NUMBERS, _unpacked, activated
 from ridgeline.ops.words import BLOCK, PER, Words
 
+
 @triton.jit(do_not_specialize=["rows"])
 def _tile(
     x, words, scales, bias, residual, out, partial,
