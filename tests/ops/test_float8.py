@@ -30,7 +30,7 @@ def test_the_order_of_x_is_that_of_the_bytes_of_the_matrix() -> None:
     values, scales = quantised(x, None)
     packed = words.float8(weight)
     assert packed.scales is not None
-    found = values.float() @ float8.bytes_of(packed).float() * scales * packed.scales.t()
+    found = values.float() @ float8.columns_of(packed).float() * scales * packed.scales.t()
     expected = x @ packed.values().t()
     assert float((found - expected).norm() / expected.norm()) < 0.04  # a rounding of x to 4 bits
 

@@ -46,7 +46,7 @@ def quantised(x: Tensor, norm: LayerNorm | None) -> tuple[Tensor, Tensor]:
     return blocks.transpose(2, 3).reshape(x.shape[0], -1).to(torch.float8_e4m3fn), scales
 
 
-def bytes_of(weight: Words) -> Tensor:
+def columns_of(weight: Words) -> Tensor:
     """The matrix as the library takes it, [padded d_in, d_out], columns side by side; a view."""
     assert weight.kind == FLOAT8
     return weight.words.view(torch.float8_e4m3fn).t()
@@ -60,7 +60,7 @@ def by_row(values: Tensor, scales: Tensor, weight: Words, bias: Tensor | None) -
     """The library multiplies by the scales of both."""
     assert weight.scales is not None
     return torch._scaled_mm(
-        values, bytes_of(weight), scale_a=scales, scale_b=weight.scales.t(), bias=bias, out_dtype=torch.bfloat16,
+        values, columns_of(weight), scale_a=scales, scale_b=weight.scales.t(), bias=bias, out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ def by_tensor(values: Tensor, scales: Tensor, weight: Words, bias: Tensor | None
     assert weight.scales is not None
     one = torch.ones((), device=values.device)
     y = torch._scaled_mm(
-        values, bytes_of(weight), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+        values, columns_of(weight), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
     )
     y = y.to(torch.float32).mul_(scales).mul_(weight.scales.t())
     return (y if bias is None else y.add_(bias)).to(torch.bfloat16)
@@ -180,7 +180,7 @@ def defined(
 ) -> Tensor:  # fmt: skip
     """The definition of Scaled.linear, in x's format; everything in between is float32."""
     values, scales = quantised(x, norm)
-    columns = bytes_of(weight).to(torch.float32)
+    columns = columns_of(weight).to(torch.float32)
     assert weight.scales is not None
     y = torch.mm(values.to(torch.float32), columns) * scales * weight.scales.t()
     if bias is not None:

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.words import BLOCK
 
@@ -48,6 +49,7 @@ def quantised(x: Tensor, norm: LayerNorm | None) -> tuple[Tensor, Tensor]:
     scales = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
     whole = triton.next_power_of_2(blocks)
     gain, shift, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+    declare(lambda: bytes_of(x, gain, shift, values, scales))
     _quantise[(rows,)](
         x, gain, shift, values, scales, d_in, x.stride(0), eps,
         BLOCKS=blocks, ROUND=whole, HALF=BLOCK // 2, num_warps=min(16, max(1, whole)),

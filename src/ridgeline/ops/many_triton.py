@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.gemv_triton import ACTIVATION_NUMBERS, _unpacked, activated
 from ridgeline.ops.words import BLOCK, PER, Words
 
@@ -144,6 +145,8 @@ class Tiles:
         out = torch.empty(rows, d_out, dtype=x.dtype, device=x.device)
         partial = torch.empty(split, rows, d_out, dtype=torch.float32, device=x.device) if split > 1 else None
         stride, number = 0 if residual is None else residual.stride(0), ACTIVATION_NUMBERS[activation]
+        made, after = (out, (bias, residual)) if partial is None else (partial, ())
+        declare(lambda: bytes_of(x, weight.words, weight.scales, made, *after))
         _tile[(*grid, split)](
             x, weight.words, weight.scales, bias, residual, out, partial,
             rows, d_out, x.stride(0), stride, out.stride(0),
@@ -152,6 +155,7 @@ class Tiles:
             num_warps=shape.warps,
         )  # fmt: skip
         if partial is not None:
+            declare(lambda: bytes_of(partial, bias, residual, out))
             _added[(rows, triton.cdiv(d_out, _ADDED))](
                 partial, weight.scales, bias, residual, out, rows, d_out, stride, out.stride(0),
                 SPLIT=split, GROUPS=weight.groups, ACTIVATION=number, OUTS=_ADDED, num_warps=4,
@@ -163,6 +167,7 @@ class Tiles:
         assert weight.scales is not None
         out = torch.empty(weight.d_out, weight.d_in, dtype=dtype, device=weight.words.device)
         per, blocks = PER[weight.kind], triton.cdiv(weight.d_in, BLOCK)
+        declare(lambda: bytes_of(weight.words, weight.scales, out))
         _widen[(triton.cdiv(weight.d_out, _WIDENED), blocks)](
             weight.words, weight.scales, out, weight.d_out,
             D_IN=weight.d_in, BLOCKS=blocks, WIDE=BLOCK // per, PER=per, KIND=weight.kind, GROUPS=weight.groups,
