@@ -51,6 +51,10 @@ class Attention(Protocol[Meta]):
         """What a block occupies over all layers."""
         ...
 
+    def scale_bits(self, dtype: torch.dtype) -> int:
+        """Of a scale that a token and head has for its key, and another for its value; 0: there is none."""
+        ...
+
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> Store:
         """Make the cache that every later call writes and reads. Block `num_blocks` takes what padding writes."""
         ...

@@ -23,7 +23,7 @@ from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged import PagedOps, paged_ops
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_prefill import Spans
-from ridgeline.ops.pages import Pages, bytes_per_token
+from ridgeline.ops.pages import SCALED, Pages, bytes_per_token
 
 MOST_DIM = 256
 """Values of a head at most: a kernel keeps a tile of them in registers."""
@@ -85,6 +85,9 @@ class Paged:
 
     def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
         return spec.layers * block_size * bytes_per_token(spec.heads, spec.head_dim, dtype)
+
+    def scale_bits(self, dtype: torch.dtype) -> int:
+        return 16 if dtype in SCALED else 0
 
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device

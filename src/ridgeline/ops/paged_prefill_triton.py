@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import declare
 from ridgeline.ops.paged_decode_triton import LOWEST
-from ridgeline.ops.paged_prefill import Spans
-from ridgeline.ops.pages import Pages
+from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.pages import Pages, tokens_bytes
 from ridgeline.ops.pages_triton import KINDS, PLAIN, key_rows, page_of, rows_of, scale_pair, scales_of, width_of
 
 
@@ -116,6 +117,7 @@ class Prefill:
         q, q_stride = rows_of(q)
         heads, head_dim = q.shape[1:]
         kv_heads, columns = pages.values.shape[2], width_of(head_dim)
+        declare(lambda: sum(_span_bytes(span, pages, q, window) for span in spans.rows))
         _prefill[(spans.tiles.shape[0], heads)](
             q, out, pages.values, scales_of(pages)[1], spans.block_tables, spans.facts, spans.tiles,
             scale * math.log2(math.e), q_stride, out.stride(0), spans.block_tables.stride(0),
@@ -124,3 +126,10 @@ class Prefill:
             KIND=KINDS.get(pages.values.dtype, PLAIN), PRECISION="ieee" if q.dtype is torch.float32 else "tf32",
             STAGES=self.stages, num_warps=self.warps,
         )  # fmt: skip
+
+
+def _span_bytes(span: Span, pages: Pages, q: Tensor, window: int | None) -> int:
+    """Queries, results, and what any of the queries attends."""
+    first = 0 if window is None else max(0, span.first + 1 - window)
+    queries = (span.stop - span.start) * q.shape[1] * q.shape[2] * q.element_size()
+    return 2 * queries + tokens_bytes(pages, span.context - first)
