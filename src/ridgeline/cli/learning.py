@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -15,8 +16,9 @@ from ridgeline.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-    from ridgeline.lab.learn.chapter import Chapter, Found
+    from ridgeline.lab.learn.chapter import Chapter, Figures, Found
 
 
 @options("model")
@@ -85,24 +87,31 @@ def _answered(config: Config, chapter: Chapter, guess: float | None, json: Path 
             "question": chapter.question,
             "answer": found.answer,
             "unit": chapter.unit.strip(),
-            "columns": found.columns,
-            "rows": found.rows,
+            "figures": asdict(found.figures),
             "told": found.told,
+            "beside": None if found.beside is None else asdict(found.beside),
         }
         about_model = {"model": order.name, "device_name": bench.loaded.device.name}
         written(json, "learn", about, about_model, results)
 
 
 def shown(found: Found, console: Console) -> None:
+    console.print()
+    console.print(_table(found.figures), highlight=False)
+    for sentence in found.told:
+        console.print(sentence, highlight=False)
+    if found.beside is not None:
+        console.print()
+        console.print(_table(found.beside), highlight=False)
+
+
+def _table(figures: Figures) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for i, column in enumerate(found.columns):
-        table.add_column(column, justify="left" if i == 0 or not found.rows[0][i][:1].isdigit() else "right")
-    for row in found.rows:
+    for i, column in enumerate(figures.columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in figures.rows:
         table.add_row(*row)
-    console.print()
-    console.print(table, highlight=False)
-    for sentence in found.told:
-        console.print(sentence, highlight=False)
+    return table

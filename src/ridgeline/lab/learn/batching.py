@@ -7,7 +7,7 @@ from functools import partial
 
 from ridgeline.core.cost import StepShape, step_costs, total
 from ridgeline.core.floor import floors
-from ridgeline.lab.learn.chapter import Found, Place
+from ridgeline.lab.learn.chapter import Figures, Found, Place
 from ridgeline.lab.machine import ceilings_of
 from ridgeline.lab.stepping import Timing, decode
 
@@ -42,7 +42,7 @@ def amortised(place: Place) -> Found:
         "sequence costs by itself (its cache, its arithmetic) is not, and in the end it binds.",
     )
     columns = ("batch", "step, ms", "tokens/s", "launches a token", "MB read a token")
-    return Found(gain, columns, tuple(rows), told)
+    return Found(gain, Figures(columns, tuple(rows)), told)
 
 
 def intensity(place: Place) -> Found:
@@ -75,7 +75,7 @@ def intensity(place: Place) -> Found:
         "A step of a small batch leaves the arithmetic idle; a further sequence uses weights that are there anyway.",
     )
     columns = ("batch", "FLOP a byte", "reading, ms", "arithmetic, ms", "launches, ms", "largest", "measured, ms")
-    return Found(found[1], columns, tuple(rows), told)
+    return Found(found[1], Figures(columns, tuple(rows)), told)
 
 
 def _timings(place: Place) -> list[Timing]:

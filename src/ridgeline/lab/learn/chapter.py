@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an experiment found here. answer: to the chapter's question, in its unit. rows: a table under `columns`.
-    told: sentences about it, the first of them the answer in words."""
+class Figures:
+    """A table. rows: cells under `columns`."""
 
-    answer: float
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an experiment found here. answer: to the chapter's question, in its unit. told: sentences about the figures,
+    the first of them the answer in words. beside: another experiment of the same chapter."""
+
+    answer: float
+    figures: Figures
     told: tuple[str, ...]
+    beside: Figures | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ridgeline.core.ceilings import Ceilings
-from ridgeline.lab.learn.chapter import Found, Place
+from ridgeline.lab.learn.chapter import Figures, Found, Place
 from ridgeline.lab.machine import ceilings_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def levels(place: Place) -> Found:
         f"This model's weights are {weights / 1e6:,.0f} MB and lie in {holder.name}: every decode step reads them "
         f"once, so none is shorter than {weights / holder.read.median * 1e3:.2f} ms, however fast the arithmetic is.",
     )
-    return Found(nearest, ("level", "holds", "reads, GB/s", "against memory", "all weights in, ms"), rows, told)
+    return Found(
+        nearest, Figures(("level", "holds", "reads, GB/s", "against memory", "all weights in, ms"), rows), told
+    )
 
 
 def _row(level: Level, ceilings: Ceilings, weights: int) -> tuple[str, ...]:

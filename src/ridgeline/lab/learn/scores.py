@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from ridgeline.lab.learn.chapter import Found, Place
+from ridgeline.lab.learn.chapter import Figures, Found, Place
 
 if TYPE_CHECKING:
     from ridgeline.device.base import Device
@@ -48,7 +48,7 @@ def written(place: Place) -> Found:
         "2022) saves traffic, not operations. While scores fit a cache there is little to save.",
     )
     columns = ("tokens", "MB with scores", "MB without", "with, ms", "without, ms", "gain")
-    return Found(ratio, columns, tuple(rows), told)
+    return Found(ratio, Figures(columns, tuple(rows)), told)
 
 
 def bytes_of(length: int, *, writes_scores: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ridgeline.build import make_engine
 from ridgeline.core.types import Sampling, StepRecord
 from ridgeline.lab.driving import drive
-from ridgeline.lab.learn.chapter import Found, Place
+from ridgeline.lab.learn.chapter import Figures, Found, Place
 
 SEATS, REQUESTS = 8, 24
 PROMPT, SHORTEST, LONGEST = 16, 4, 64
@@ -74,7 +75,9 @@ def issued(place: Place) -> Found:
         f"The strip shows how many of the {SEATS} seats made a token in each step. A seat that makes none is a stall: "
         "a processor would call it an empty issue slot.",
     )
-    return Found(ratio, ("batching", "steps", "tokens a step", "tokens/s", "seats in use, step by step"), rows, told)
+    return Found(
+        ratio, Figures(("batching", "steps", "tokens a step", "tokens/s", "seats in use, step by step"), rows), told
+    )
 
 
 def cached(place: Place) -> Found:
@@ -99,7 +102,7 @@ def cached(place: Place) -> Found:
         "long: positions that share a step also share its weights, so time grows slower than work.",
         "What the cache costs instead is memory: every position keeps its keys and values until its request ends.",
     )
-    return Found(ratio, ("KV cache", "positions", "seconds", "tokens/s"), rows, told)
+    return Found(ratio, Figures(("KV cache", "positions", "seconds", "tokens/s"), rows), told)
 
 
 def run(place: Place, batching: dict[str, Any], seats: int, prompts: Sequence[int], new: Sequence[int]) -> Run:
@@ -128,4 +131,4 @@ def run(place: Place, batching: dict[str, Any], seats: int, prompts: Sequence[in
 def strip(rows: Sequence[int], width: int = STRIP) -> str:
     """One digit a step, or for every so many steps where there are more than `width`."""
     stride = -(-len(rows) // width)
-    return "".join(str(min(9, round(sum(rows[i : i + stride]) / stride))) for i in range(0, len(rows), stride))
+    return "".join(str(min(9, round(mean(rows[i : i + stride])))) for i in range(0, len(rows), stride))

@@ -6,7 +6,7 @@ import dataclasses
 
 from ridgeline.build import make_engine
 from ridgeline.lab.ladder.quality import read, text_ids
-from ridgeline.lab.learn.chapter import Found, Place
+from ridgeline.lab.learn.chapter import Figures, Found, Place
 from ridgeline.lab.rig import Workbench
 from ridgeline.lab.stepping import decode
 
@@ -45,7 +45,7 @@ def narrowed(place: Place) -> Found:
             f"bits, {losses['int4'] / losses['none'] - 1:+.2%} with 4."
         )
     columns = ("weights", "bits", "MB", *(f"gain at batch {batch}" for batch in BATCHES), "perplexity")
-    return Found(gain, columns, tuple(rows), tuple(told))
+    return Found(gain, Figures(columns, tuple(rows)), tuple(told))
 
 
 def _with_scheme(bench: Workbench, scheme: str) -> Workbench:
