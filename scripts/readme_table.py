@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ def occupied() -> str:
 
 
 CHAPTERS = 8
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "policies": policies,
     "ladder": climbed,
