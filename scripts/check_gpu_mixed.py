@@ -93,6 +93,7 @@ class Held:
 
     def tokens(self, plan: Callable[[], Plan]) -> list[int]:
         """What a step makes, the second time: by then what it needed is captured."""
+        made: list[int] = []
         for _ in range(2):
             self.runner.between()
             made = self.runner.collect(self.runner.launch(plan())).tokens[:, 0].tolist()

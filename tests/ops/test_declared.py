@@ -12,7 +12,7 @@ from ridgeline.ops import words
 from ridgeline.ops.declared import bytes_of, declare, listening
 from ridgeline.ops.gemv import layer
 from ridgeline.ops.paged_decode import Singles
-from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.pages import Pages
 from ridgeline.runner.regions import HOST
 from ridgeline.runner.tally import Tally
@@ -89,7 +89,7 @@ def test_attention_reads_what_is_attended_and_not_the_whole_cache(dtype: torch.d
         4 * a_batch + (20 + 1) * a_token, 4 * a_batch + (7 + 1) * a_token, 2 * a_batch + 2 * I64 + 2 * a_token,
     ]  # fmt: skip
     facts = torch.tensor([[0, 2, 18, 20]], device=DEVICE)
-    spans = Spans((Span(0, 2, 18, 20),), facts, torch.zeros(1, 2, dtype=torch.int64, device=DEVICE), table[:1])
+    spans = Spans(facts, torch.zeros(1, 2, dtype=torch.int64, device=DEVICE), table[:1])
     with heard() as told:
         ops.prefill(q, out, pages, spans, 1.0)
     assert told == [2 * a_batch + 20 * a_token]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ridgeline.ops.declared import declare
 from ridgeline.ops.paged_decode_triton import LOWEST
-from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.pages import Pages, tokens_bytes
 from ridgeline.ops.pages_triton import KINDS, PLAIN, key_rows, page_of, rows_of, scale_pair, scales_of, width_of
 
@@ -117,7 +117,7 @@ class Prefill:
         q, q_stride = rows_of(q)
         heads, head_dim = q.shape[1:]
         kv_heads, columns = pages.values.shape[2], width_of(head_dim)
-        declare(lambda: sum(_span_bytes(span, pages, q, window) for span in spans.rows))
+        declare(lambda: _spans_bytes(spans, pages, q, window))
         _prefill[(spans.tiles.shape[0], heads)](
             q, out, pages.values, scales_of(pages)[1], spans.block_tables, spans.facts, spans.tiles,
             scale * math.log2(math.e), q_stride, out.stride(0), spans.block_tables.stride(0),
@@ -128,8 +128,12 @@ class Prefill:
         )  # fmt: skip
 
 
-def _span_bytes(span: Span, pages: Pages, q: Tensor, window: int | None) -> int:
-    """Queries, results, and what any of the queries attends."""
-    first = 0 if window is None else max(0, span.first + 1 - window)
-    queries = (span.stop - span.start) * q.shape[1] * q.shape[2] * q.element_size()
-    return 2 * queries + tokens_bytes(pages, span.context - first)
+def _spans_bytes(spans: Spans, pages: Pages, q: Tensor, window: int | None) -> int:
+    """Queries, results, and what any query of a row attends."""
+    a_query = q.shape[1] * q.shape[2] * q.element_size()
+    total = 0
+    for start, stop, first, context in spans.facts.tolist():
+        if stop > start:
+            begins = 0 if window is None else max(0, first + 1 - window)
+            total += 2 * (stop - start) * a_query + tokens_bytes(pages, context - begins)
+    return total
