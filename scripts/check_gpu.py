@@ -24,7 +24,7 @@ from ridgeline.attention.paged import Paged
 from ridgeline.ops import activation, fused_triton, norm, pages, pages_triton
 from ridgeline.ops.paged_decode import Singles
 from ridgeline.ops.paged_decode_triton import Decode
-from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.paged_prefill_triton import Prefill
 from ridgeline.ops.pages import Pages, bytes_per_token
 
@@ -125,10 +125,9 @@ def prefill(bench: Bench) -> Iterator[Case]:
 
 def _prefill_timed(bench: Bench, cache: _Cache, length: int, kernel: Prefill) -> Numbers:
     rows = cache.rows.block_tables.shape[0]
-    spans = tuple(Span(row * length, (row + 1) * length, 0, length) for row in range(rows))
-    facts = torch.tensor([(s.start, s.stop, s.first, s.context) for s in spans], device=bench.device)
+    facts = torch.tensor([(row * length, (row + 1) * length, 0, length) for row in range(rows)], device=bench.device)
     tiles = [(row, first) for row in range(rows) for first in range(0, length, kernel.queries)]
-    given = Spans(spans, facts, torch.tensor(tiles, device=bench.device), cache.rows.block_tables)
+    given = Spans(facts, torch.tensor(tiles, device=bench.device), cache.rows.block_tables)
     q, out = (bench.randn(rows * length, HEADS, HEAD_DIM) for _ in range(2))
     run = bench.capture(partial(kernel, q, out, cache.layers[0], given, HEAD_DIM**-0.5))
     return bench.timed(run, flops=_operations(rows, length))

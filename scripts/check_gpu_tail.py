@@ -37,6 +37,7 @@ from ridgeline.ops.paged import triton_ops
 from ridgeline.ops.sample import greedy
 from ridgeline.ops.turns import PlainTurns, Turns
 from ridgeline.ops.turns_triton import KernelTurns
+from ridgeline.runner.ring import Ring
 from ridgeline.runner.slots import Sizes, SlotTables
 from ridgeline.runner.steady import SteadySteps
 
@@ -199,8 +200,9 @@ def _step(
         torch.manual_seed(0)
         for pages in store.layers:
             pages.values.normal_()
-        steps, embedding, kept = SteadySteps(model, attention, tables), model.embedding, list[Tensor]()
-        steps._turns = KernelTurns(tables, _depends(few)) if way.kernels else PlainTurns(tables)
+        ends: Turns = KernelTurns(tables, _depends(few)) if way.kernels else PlainTurns(tables)
+        ring, embedding, kept = Ring(seats, device.torch_device), model.embedding, list[Tensor]()
+        steps = SteadySteps(model, attention, tables, ends, ring)
         if not way.adds:
             model.embedding = Apart(embedding._token, embedding._position)  # type: ignore[assignment, arg-type]
 
@@ -213,10 +215,10 @@ def _step(
         finally:
             model.embedding = embedding
         steps.seat(np.arange(seats))
-        begun, turns = steps.begin(TURNS), bench.pick(TURNS, 1)
+        begun, turns = ring.begin(TURNS), bench.pick(TURNS, 1)
         for _ in range(turns):
             replay()
-        made = steps.made(begun, TURNS, seats)[:turns].clone()
+        made = ring.made(begun, TURNS, seats)[:turns].clone()
         first.append((kept[0].clone(), made))
         same = [torch.equal(mine, theirs) for mine, theirs in zip(first[0], first[-1], strict=True)]
         together = bench.pick(TOGETHER, 1)

@@ -161,7 +161,7 @@ def main(
     of the timed groups that compile something."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     groups = {**untimed, **timed}
-    parser.add_argument("--dry-run", action="store_true", help="on a CPU, with tiny sizes")
+    parser.add_argument("--dry-run", "--quick", action="store_true", help="on a CPU, with tiny sizes")
     parser.add_argument("--out", type=Path, help="the run file")
     parser.add_argument("--only", nargs="+", choices=list(groups), default=list(groups))
     parser.add_argument("--gbs", type=float, default=0.0, help="measured read bandwidth that shares divide by")

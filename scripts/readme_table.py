@@ -11,7 +11,8 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from ridgeline.lab.ladder.verdict import Line
 from ridgeline.lab.ladder.verdict import lines as ladder_lines
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("bench.md", "gpus.md")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("bench.md", "gpus.md")),
+    *sorted((ROOT / "docs" / "learn").glob("[1-9]*.md")),
+)
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
 PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
@@ -34,6 +39,10 @@ GPU_RUNS = (
 )
 CPU_PEERS = ("2026-11-26-peers-cpu/run.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
+COURSE = (
+    ("2026-11-26-course-cpu", "2 cores of an Intel Xeon (Emerald Rapids)"),
+    ("2026-11-26-course-h100", "NVIDIA H100 80GB HBM3"),
+)
 POLICIES = ("2026-11-24-policies-cpu/run.json", "2 cores of an AMD EPYC (Zen 5)")
 
 
@@ -157,7 +166,37 @@ def cpu_peers() -> str:
     return head + lines(["", "Ridgeline", *names, "against the better"], rows)
 
 
-TABLES = {"peers": peers, "policies": policies, "ladder": climbed, "gpu": on_gpu, "cpu": cpu_peers}
+def learned(chapter: int) -> str:
+    """What the reference machines said to a chapter's question."""
+    return "".join(_answered(load(f"{folder}/{chapter}.json"), machine) for folder, machine in COURSE)
+
+
+def _answered(run: dict[str, Any], machine: str) -> str:
+    results = run["results"]
+    figures = results["figures"]
+    head = f"{machine}, {run['config']['model']}: **{results['answer']:.3g} {results['unit']}**\n\n"
+    return f"\n{head}{lines(figures['columns'], figures['rows'])}"
+
+
+def occupied() -> str:
+    """What the last chapter's other experiment found on each machine."""
+    parts = []
+    for folder, machine in COURSE:
+        beside = load(f"{folder}/8.json")["results"]["beside"]
+        parts.append(f"\n{machine}:\n\n{lines(beside['columns'], beside['rows'])}")
+    return "".join(parts)
+
+
+CHAPTERS = 8
+TABLES: dict[str, Callable[[], str]] = {
+    "peers": peers,
+    "policies": policies,
+    "ladder": climbed,
+    "gpu": on_gpu,
+    "cpu": cpu_peers,
+    "occupancy": occupied,
+    **{f"learn{chapter}": partial(learned, chapter) for chapter in range(1, CHAPTERS + 1)},
+}
 
 
 def main() -> None:

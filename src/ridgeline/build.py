@@ -142,6 +142,7 @@ def load(order: EngineOrder, report: Report) -> Loaded:
 
 def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
     from ridgeline.device.base import BYTES_OF
+    from ridgeline.runner.graphs import tokens_of
     from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
 
     spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, attending.block_size
@@ -149,7 +150,8 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
     positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
     workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
     if device.captures and order.config.batching.graphs != "eager":
-        workspace += graph_bytes(spec, limits.slots, limits.max_len, BYTES_OF[device.compute])
+        tokens = tokens_of(limits.budget)[-1]
+        workspace += graph_bytes(spec, limits.slots, tokens, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
         free_bytes=device.free_memory_bytes(),
         weight_bytes=resident_bytes(spec, chosen("quantize", order.config.model.quantize).bits(device)),
@@ -187,7 +189,7 @@ def make_runner(
     from ridgeline.runner.runner import Runner
     from ridgeline.runner.slots import Sizes
 
-    sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size)
+    sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size, limits.budget)
     packing = chosen("packing", config.batching.packing)()
     graphs = chosen("graphs", graphs_choice(config, device, attending.attention))
     return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)

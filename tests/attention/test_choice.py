@@ -12,14 +12,15 @@ from ridgeline.attending import Attending, choose_attention
 from ridgeline.attention import native
 from ridgeline.attention.native import Native
 from ridgeline.attention.reference import Reference
-from ridgeline.build import EngineOrder, make_engine
+from ridgeline.build import EngineOrder, Loaded, make_engine
 from ridgeline.core.config import Config
+from ridgeline.core.cost import Row, StepShape, step_costs, total
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CannotBuild
 from ridgeline.lab.ladder.rungs import base, changed, ladder
-from ridgeline.lab.rig import formats_of
+from ridgeline.lab.rig import Workbench
 from tests.tiny_gpt2 import write_tiny_gpt2
 
 CPU = CpuDevice(torch.float32)
@@ -79,8 +80,23 @@ def test_a_cache_of_8_bits_is_planned_and_costed_with_its_scales(kernels: Path) 
         made, spec = choose(kernels, kv_dtype=name), EngineOrder(Config.of(random_weights="gpt2"), "", None).spec()
         planned = made.attention.block_bytes(spec, 16, made.kv_dtype)
         assert planned == 16 * 12 * 2 * (768 * bits + 12 * scale) // 8
-        formats = formats_of(CPU, name)
+        order = EngineOrder(Config.of(random_weights="gpt2", kv_dtype=name), "", None, cache=kernels)
+        formats = Workbench(order, Loaded(CPU, model=None)).formats  # type: ignore[arg-type]
         assert (formats.kv_bits, formats.kv_scale_bits, formats.weight_bits) == (bits, scale, 32)
+
+
+def test_pages_are_costed_with_the_scales_that_they_have() -> None:
+    for name, bits, scale in (("auto", 32, 0), ("int8", 8, 16), ("fp8", 8, 16)):
+        order = EngineOrder(Config.of(random_weights="gpt2", attention="paged", kv_dtype=name), "", None)
+        made, formats = (
+            choose_attention(order.config, order.spec(), CPU, order.cache),
+            Workbench(order, Loaded(CPU, model=None)).formats,
+        )  # type: ignore[arg-type]
+        assert (formats.kv_bits, formats.kv_scale_bits) == (bits, scale)
+        spec = order.spec()
+        cached = total(step_costs(spec, StepShape((Row(1, 1000),), 0), formats), "attention").streamed_bytes
+        stored = made.attention.block_bytes(spec, 16, made.kv_dtype) // 16
+        assert cached == 1001 * stored
 
 
 def test_the_ladder_has_rungs_for_both() -> None:

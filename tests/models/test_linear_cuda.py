@@ -10,6 +10,8 @@ import torch
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, LinearSpec, Scheme
 from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
+from ridgeline.models.many_rows import Hold, holding
+from ridgeline.ops.float8 import Dynamic, by_row, quantised
 from ridgeline.ops.gemv import Chosen, FewRows
 from ridgeline.ops.linear import linear
 from ridgeline.ops.sample import greedy
@@ -112,3 +114,46 @@ def test_a_model_adds_embeddings_and_chooses_as_with_the_plain_scheme(rows: int,
     assert torch.equal(x, theirs.embedding(batch))
     assert torch.equal(mine.greedy(x), greedy(mine.logits(x)))
     assert torch.equal(theirs.greedy(x), greedy(theirs.logits(x)))
+
+
+def bfloat16_scheme(name: str, hold: Hold) -> CudaQuantised:
+    return CudaQuantised(QUANTISE[name], Chosen(None, ""), torch.bfloat16, hold=hold)
+
+
+@pytest.mark.parametrize("parts", [("up",), ("vocab",)])
+def test_many_rows_of_8_bit_floats_are_those_of_the_widened_matrix_but_for_the_rounding_of_x(
+    parts: tuple[str, ...],
+) -> None:
+    torch.manual_seed(7)
+    is_head = parts == ("vocab",)
+    place = LinearSpec("m", parts, WIDTH, VOCAB if is_head else 96, bias=not is_head)
+    x, found = torch.randn(12, WIDTH).to(torch.bfloat16), []
+    for hold in (holding(None, Dynamic("a scale a row", quantised, by_row)), holding(None)):
+        scheme = bfloat16_scheme("fp8", hold)
+        norm = scheme.norm(torch.ones(WIDTH).bfloat16(), torch.zeros(WIDTH).bfloat16(), 1e-5)
+        weight = torch.randn(place.d_out, WIDTH, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16) / 8
+        bias = torch.ones(place.d_out) if place.bias else None
+        multiply = scheme.linear(replace(place, norm=norm), weight, bias)
+        found.append((multiply(norm(x)).float(), multiply(x).float()))
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.shape == theirs.shape == (12, place.d_out)
+        assert float((mine - theirs).norm() / theirs.norm()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_rows_beyond_the_tiles_are_multiplied_by_the_whole_matrix(name: str) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed: it comes for Linux on x86-64 alone")
+    from ridgeline.ops.many_triton import Tiles
+
+    torch.manual_seed(8)
+    place = LinearSpec("in", ("up",), WIDTH, 96, activation="gelu_new")
+    tiled, whole = (
+        CudaQuantised(QUANTISE[name], Chosen(None, ""), torch.float32, hold=hold)
+        for hold in (holding(Tiles(4, True, most=10)), holding(None))
+    )
+    (norm, multiply), (_, expected) = with_norm(tiled, place), with_norm(whole, place)
+    for rows in (9, 10, 11):
+        x = torch.randn(rows, WIDTH)
+        torch.testing.assert_close(
+            multiply(norm(x)), expected(norm(x)), atol=2e-5, rtol=2e-5  # type: ignore[operator]
+        )  # fmt: skip

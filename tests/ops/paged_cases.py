@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ridgeline.ops.paged_decode import Singles
-from ridgeline.ops.paged_prefill import Span, Spans
+from ridgeline.ops.paged_prefill import Spans
 from ridgeline.ops.pages import Pages, append
 
 CPU = torch.device("cpu")
@@ -58,11 +58,10 @@ class Layer:
         """Rows of so many queries each, the last of which is the context's last."""
         start, rows, tiles = 0, [], []
         for row, (count, context) in enumerate(zip(counts, contexts, strict=True)):
-            rows.append(Span(start, start + count, context - count, context))
+            rows.append((start, start + count, context - count, context))
             tiles += [(row, first) for first in range(0, count, tile)]
             start += count
-        facts = torch.tensor([(s.start, s.stop, s.first, s.context) for s in rows], device=self.device)
-        return Spans(tuple(rows), facts, torch.tensor(tiles, device=self.device), tables)
+        return Spans(torch.tensor(rows, device=self.device), torch.tensor(tiles, device=self.device), tables)
 
 
 def copied(pages: Pages) -> Pages:

@@ -24,11 +24,11 @@ from ridgeline.kv.prefix import HashPrefix, NoPrefix
 from ridgeline.runner.graphs import Graphs, seats_of
 from ridgeline.runner.inputs import Packing, Padded, Ragged
 from ridgeline.runner.launched import Launched, Replayed
+from ridgeline.runner.memory import TURNS
 from ridgeline.runner.places import ranged, wrap_places
 from ridgeline.runner.runner import Runner
 from ridgeline.runner.sampler import draw_or_greedy
 from ridgeline.runner.slots import Sizes, SlotTables
-from ridgeline.runner.steady import TURNS
 from ridgeline.scheduler.policies import Continuous
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.runner.asked import ASKED, MODEL, NEW, PROMPTS, SOLO, WAYS

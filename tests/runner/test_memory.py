@@ -108,5 +108,5 @@ def test_padded_rows_are_planned_for() -> None:
 
 
 def test_captured_steps_grow_with_the_rows_and_are_small_beside_a_step_with_prompts() -> None:
-    few, many = (graph_bytes(SPEC, rows, 1024, 2) for rows in (8, 256))
-    assert few < many < workspace_bytes(SPEC, 2048, 256, 1024, 2)
+    few, many = (graph_bytes(SPEC, rows, 512, 1024, 2) for rows in (8, 256))
+    assert few < many < graph_bytes(SPEC, 256, 2048, 1024, 2) < workspace_bytes(SPEC, 2048, 256, 1024, 2)

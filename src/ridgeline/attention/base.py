@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Batch, Mixed
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
 
@@ -51,6 +51,10 @@ class Attention(Protocol[Meta]):
         """What a block occupies over all layers."""
         ...
 
+    def scale_bits(self, dtype: torch.dtype) -> int:
+        """Of a scale that a token and head has for its key, and another for its value; 0: there is none."""
+        ...
+
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> Store:
         """Make the cache that every later call writes and reads. Block `num_blocks` takes what padding writes."""
         ...
@@ -84,6 +88,22 @@ class SteadyAttention(Attention[Any], Protocol):
         """For a step in which every row has one query, in the order of the rows. block_tables: [rows, width] int32;
         contexts: [rows], the new token included; at least 1. Keys and values of the new token go to its place in the
         table. A row of nobody has the scratch block everywhere."""
+        ...
+
+
+@runtime_checkable
+class MixedAttention(SteadyAttention, Protocol):
+    """An attention that plans on the device alone also where some rows have many queries.
+
+    tile: queries of a row that are computed together, which the host cuts rows into.
+    """
+
+    @property
+    def tile(self) -> int: ...
+
+    def plan_mixed(self, given: Mixed) -> Any:
+        """The tensors stay where they are, and the calls read what they hold then. What a call returns for positions
+        of nobody is not defined."""
         ...
 
 

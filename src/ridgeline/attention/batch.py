@@ -21,6 +21,28 @@ class Positions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Mixed:
+    """A batch of fixed shapes, all of it on the device: `rows` rows lie end to end in N token positions, and what of
+    both is nobody's differs from step to step.
+
+    tokens, positions, writes: [N], as in Batch. rows: [N] int64, whose each is; those of nobody are any row's.
+    block_tables: [rows, width] int32. singles: [rows] int64, what a row with one query attends; 0 for all other rows.
+    places: [rows] int64, where a row's last query is in N. facts: [rows, 4], tiles: [tiles, 2], as in
+    ops.paged_prefill.Spans; a row with one query has no facts.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    writes: Tensor
+    rows: Tensor
+    block_tables: Tensor
+    singles: Tensor
+    places: Tensor
+    facts: Tensor
+    tiles: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What the model, the attention and the sampler see of a plan. Rows lie end to end in the N token positions.
 

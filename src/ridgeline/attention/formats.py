@@ -8,10 +8,9 @@ import torch
 
 
 class KvFormat(Protocol):
-    """exact: what the model computes is kept as it is. scale_bits: of a scale that a token and head has; 0: none."""
+    """exact: what the model computes is kept as it is."""
 
     exact: ClassVar[bool]
-    scale_bits: ClassVar[int]
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:
@@ -22,7 +21,7 @@ class KvFormat(Protocol):
 class AsModel:
     """The format of the weights."""
 
-    exact, scale_bits = True, 0
+    exact = True
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:
@@ -32,7 +31,7 @@ class AsModel:
 class Bfloat16:
     """16 bits with the range of float32 and 8 bits of precision."""
 
-    exact, scale_bits = False, 0
+    exact = False
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004
@@ -42,7 +41,7 @@ class Bfloat16:
 class Float16:
     """16 bits with 11 bits of precision; what exceeds 65504 is cut to it."""
 
-    exact, scale_bits = False, 0
+    exact = False
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004
@@ -52,7 +51,7 @@ class Float16:
 class Int8:
     """8 bits, and a scale for every token and head; needs a backend that has them (native, paged)."""
 
-    exact, scale_bits = False, 32
+    exact = False
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004
@@ -62,7 +61,7 @@ class Int8:
 class Float8:
     """8 bits as floats (e4m3), and a scale for every token and head; for GPUs that compute with them (paged)."""
 
-    exact, scale_bits = False, 16
+    exact = False
 
     @staticmethod
     def stored(model: torch.dtype) -> torch.dtype:  # noqa: ARG004

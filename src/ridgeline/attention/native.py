@@ -214,6 +214,9 @@ class Native:
         heads = spec.heads // self._group
         return spec.layers * heads * Cell.of(spec.head_dim, block_size, dtype).size
 
+    def scale_bits(self, dtype: torch.dtype) -> int:
+        return 32 if _FORMATS[dtype][2] else 0
+
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> CellStore:
         assert device.torch_device.type == "cpu"
         assert spec.head_dim % LANES == 0, spec.head_dim

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from ridgeline.attention.base import CannotAttend, score_scale
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Batch, Mixed
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
 from ridgeline.ops.gemv import has_float8
 from ridgeline.ops.lazy import is_triton
 from ridgeline.ops.paged import PagedOps, paged_ops
 from ridgeline.ops.paged_decode import Singles
-from ridgeline.ops.paged_prefill import Span, Spans
-from ridgeline.ops.pages import Pages, bytes_per_token
+from ridgeline.ops.paged_prefill import Spans
+from ridgeline.ops.pages import SCALED, Pages, bytes_per_token
 
 MOST_DIM = 256
 """Values of a head at most: a kernel keeps a tile of them in registers."""
@@ -86,6 +86,9 @@ class Paged:
     def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
         return spec.layers * block_size * bytes_per_token(spec.heads, spec.head_dim, dtype)
 
+    def scale_bits(self, dtype: torch.dtype) -> int:
+        return 16 if dtype in SCALED else 0
+
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device
     ) -> PagedStore:
@@ -113,8 +116,7 @@ class Paged:
         )  # fmt: skip
         if not len(many):
             return PagedMeta(Singles(batch.block_tables, contexts, tokens), None, None)
-        rows = tuple(Span(*row) for row in facts.tolist())
-        spans = Spans(rows, facts_at, tiles_at, batch.block_tables[many_at])
+        spans = Spans(facts_at, tiles_at, batch.block_tables[many_at])
         singles = Singles(batch.block_tables[single_at], contexts, tokens) if len(single) else None
         return PagedMeta(singles, spans, batch.writes)
 
@@ -124,6 +126,14 @@ class Paged:
         hold when they run, so a captured step follows them. A row of nobody has the scratch block and any context that
         fits the table."""
         return PagedMeta(Singles(block_tables, contexts), None, None)
+
+    @property
+    def tile(self) -> int:
+        return self._ops.tile
+
+    def plan_mixed(self, given: Mixed) -> PagedMeta:
+        singles = Singles(given.block_tables, given.singles, given.places)
+        return PagedMeta(singles, Spans(given.facts, given.tiles, given.block_tables), given.writes)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: PagedMeta) -> Tensor:
         pages, scale, ops = self._store.layers[layer], self._scales[layer], self._ops

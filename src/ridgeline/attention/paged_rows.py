@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ridgeline.attention.base import CannotAttend
-from ridgeline.attention.batch import Batch
+from ridgeline.attention.batch import Batch, Mixed
 from ridgeline.attention.paged import Paged, PagedMeta
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
@@ -43,3 +43,9 @@ class PagedRows(Paged):
         singles = Singles(batch.block_tables[owners], batch.positions + 1)
         # Before any query looks, all keys must be there; decode writes its own once more, with the same bits.
         return PagedMeta(singles, None, None if batch.max_query == 1 else batch.writes)
+
+    def plan_mixed(self, given: Mixed) -> PagedMeta:
+        pages = self._store.layers[0]
+        scratch = (pages.values.shape[0] - 1) * pages.block_size
+        contexts = torch.where(given.writes < scratch, given.positions + 1, 0)  # nobody's positions write to scratch
+        return PagedMeta(Singles(given.block_tables[given.rows], contexts), None, given.writes)

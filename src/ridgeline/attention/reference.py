@@ -99,6 +99,9 @@ class Unscaled:
     def block_bytes(self, spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
         return block_size * spec.kv_bytes_per_token(dtype.itemsize)
 
+    def scale_bits(self, dtype: torch.dtype) -> int:  # noqa: ARG002
+        return 0
+
 
 def refuse_scaled(who: str, dtype: torch.dtype) -> None:
     """Raises CannotAttend for a cache of 8 bits, integers or floats."""

@@ -23,6 +23,7 @@ from ridgeline.cli import (
     counting,
     doctoring,
     generating,
+    learning,
     measuring,
     offline,
     piping,
@@ -62,6 +63,7 @@ app.command()(comparing.compare)
 app.command()(counting.counters)
 app.command("counted-steps", hidden=True)(counting.counted_steps)
 app.command()(climbing.ladder)
+app.command()(learning.learn)
 
 
 @app.command()

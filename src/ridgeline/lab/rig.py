@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ridgeline.attending import choose_attention
 from ridgeline.build import EngineOrder, Loaded, load, make_engine
 from ridgeline.core.config import Config
 from ridgeline.core.cost import Formats, Row, StepShape
@@ -56,9 +57,16 @@ class Workbench:
 
     @property
     def formats(self) -> Formats:
-        formats = formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
-        scheme = chosen("quantize", self.order.config.model.quantize)
-        return dataclasses.replace(formats, weight_bits=scheme.bits(self.loaded.device))
+        device, attending = (
+            self.loaded.device,
+            choose_attention(self.order.config, self.spec, self.loaded.device, self.order.cache),
+        )
+        return dataclasses.replace(
+            formats_of(device),
+            weight_bits=chosen("quantize", order.config.model.quantize).bits(device),
+            kv_bits=8 * attending.kv_dtype.itemsize,
+            kv_scale_bits=attending.attention.scale_bits(attending.kv_dtype),
+        )
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises
@@ -172,12 +180,10 @@ class Rig(NullSink):
         self._records.clear()
 
 
-def formats_of(device: Device, kv_dtype: str = "auto") -> Formats:
-    """Weights in the device's own format, activations in the one it computes in, the cache in what was chosen."""
-    kept = chosen("kv_dtype", kv_dtype)
+def formats_of(device: Device) -> Formats:
+    """Weights and cache in the device's own format, activations in the one it computes in."""
     weights, compute = (str(kind).removeprefix("torch.") for kind in (device.dtype, device.compute))
-    kv_bits = 8 * kept.stored(device.dtype).itemsize
-    return Formats(BITS[weights], kv_bits, BITS[compute], compute, kept.scale_bits)
+    return Formats(BITS[weights], BITS[weights], BITS[compute], compute)
 
 
 def _with(config: Config, **parts: dict[str, object]) -> Config:

@@ -8,8 +8,6 @@ matrix behind it normalises on the way. Many rows go through the library, which 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +15,10 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
+from ridgeline.models.many_rows import Deferred, Hold, Library, Many, Unnormed, Widened
 from ridgeline.ops import words
 from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
 from ridgeline.ops.lazy import Lazy
-from ridgeline.ops.library import product
-from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.sample import greedy
 from ridgeline.ops.words import Words
 
@@ -30,55 +27,6 @@ FEW = 8
 VOCAB = ("vocab",)
 PAD = 64
 """A vocabulary is a multiple of this where the library multiplies."""
-
-
-class Deferred:
-    """A norm that computes nothing."""
-
-    def __init__(self, given: LayerNorm) -> None:
-        self.given = given
-
-    def __call__(self, x: Tensor) -> Unnormed:
-        return Unnormed(x, self)
-
-
-@dataclass(frozen=True, slots=True)
-class Unnormed:
-    """x, to be normalised by whoever multiplies it."""
-
-    x: Tensor
-    norm: Deferred
-
-    def normed(self) -> Tensor:
-        given = self.norm.given
-        return layer_norm(self.x, given.weight, given.bias, given.eps)
-
-
-class Many(Protocol):
-    """A matrix for many rows. Returns [rows, padded d_out]."""
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor: ...
-
-
-class Library:
-    """A matrix as it is. weight, bias: padded."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
-        self._weight, self._bias, self._activation = weight, bias, activation
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return product(x, self._weight, self._bias, self._activation, residual)
-
-
-class Widened:
-    """A matrix of fewer bits, made whole at every call. bias: padded as the matrix is."""
-
-    def __init__(self, weight: Words, bias: Tensor | None, activation: str | None, compute: torch.dtype) -> None:
-        self._weight, self._bias, self._activation, self._compute = weight, bias, activation, compute
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        whole = self._weight.values().to(self._compute)
-        return product(x, whole, self._bias, self._activation, residual)
 
 
 class CudaLinear:
@@ -91,7 +39,7 @@ class CudaLinear:
         kernels, given = self._kernels(x), x.x if isinstance(x, Unnormed) else x
         if kernels is not None:
             return kernels.linear(given, self._layer, residual)
-        return self._many(x.normed() if isinstance(x, Unnormed) else x, residual)
+        return self._many(x, residual)
 
     def _kernels(self, x: Tensor | Unnormed) -> FewRows | None:
         """Those that do all of it, or none."""
@@ -186,12 +134,16 @@ class CudaDense:
 
 
 class CudaQuantised(CudaDense):
-    """Weights in fewer bits, the embedding as it is. pack: ops.words.QUANTISE."""
+    """Weights in fewer bits, the embedding as it is. pack: ops.words.QUANTISE. hold: for many rows. notes: of that."""
 
-    def __init__(self, pack: Callable[[Tensor], Words], chosen: Chosen, compute: torch.dtype, most: int = FEW) -> None:
+    def __init__(
+        self, pack: Callable[[Tensor], Words], chosen: Chosen, compute: torch.dtype, most: int = FEW,
+        hold: Hold = Widened, notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         super().__init__(chosen, compute, most)
-        self._pack = pack
+        self._pack, self._hold = pack, hold
+        self.notes += notes
 
     def _held(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> tuple[Words, Many]:
         packed = self._pack(weight)
-        return packed, Widened(packed, bias, spec.activation, self._compute)
+        return packed, self._hold(packed, bias, spec.activation, self._compute)

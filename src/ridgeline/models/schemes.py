@@ -10,7 +10,10 @@ from ridgeline.device.base import Device
 from ridgeline.models import quantised
 from ridgeline.models.linear import Dense, Offered, Scheme
 from ridgeline.models.linear_cuda import CudaDense, CudaQuantised
+from ridgeline.models.many_rows import Hold, holding
+from ridgeline.ops.float8 import scaled_products
 from ridgeline.ops.gemv import few_rows, has_float8
+from ridgeline.ops.many import many_rows
 from ridgeline.ops.words import GROUP, QUANTISE
 
 
@@ -27,7 +30,7 @@ class AsStored:
     def of(cls, device: Device, cache: Path | None) -> Scheme:
         if not on_gpu(device):
             return Dense.of(device, cache)
-        return CudaDense(few_rows(device.torch_device, device.compute), device.compute)
+        return CudaDense(few_rows(device.torch_device, device.compute, cache), device.compute)
 
     @classmethod
     def bits(cls, device: Device) -> float:
@@ -51,7 +54,16 @@ class _Packed:
             raise ConfigError(
                 f"--quantize fp8: {device.name} has no 8-bit floats (compute capability 8.9 and up have); take int8"
             )
-        return CudaQuantised(QUANTISE[cls.name], few_rows(device.torch_device, device.compute), device.compute)
+        where, compute = device.torch_device, device.compute
+        hold, notes = cls._holding(device, cache)
+        few = few_rows(where, compute, cache)
+        return CudaQuantised(QUANTISE[cls.name], few, compute, hold=hold, notes=notes)
+
+    @classmethod
+    def _holding(cls, device: Device, cache: Path | None) -> tuple[Hold, tuple[str, ...]]:
+        """Who multiplies many rows, and what is missing."""
+        chosen = many_rows(device.torch_device, device.compute, cls.name, cache)
+        return holding(chosen.kernels), () if chosen.kernels is not None else (chosen.note,)
 
     @classmethod
     def bits(cls, device: Device) -> float:
@@ -74,3 +86,12 @@ class Int4(_Packed):
 
 class Float8(_Packed):
     name, on_cpu, gpu_bits = "fp8", None, 8.0
+
+    @classmethod
+    def _holding(cls, device: Device, cache: Path | None) -> tuple[Hold, tuple[str, ...]]:
+        """Both operands in 8 bits where the library multiplies them."""
+        chosen = scaled_products(device.torch_device, device.compute, cache)
+        if chosen.scaled is not None:
+            return holding(None, chosen.scaled), ()
+        hold, notes = super()._holding(device, cache)
+        return hold, (chosen.note, *notes)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.dependent_triton import gdc_launch_dependents, gdc_wait, launch_options
 
 
@@ -38,6 +39,7 @@ def sum_of_rows(
     out = torch.empty(rows, d, dtype=dtype, device=first.device)
     if not rows:
         return out
+    declare(lambda: bytes_of(ids, places, out) + rows * d * (first.element_size() + second.element_size()))
     _sum_of_rows[(rows,)](
         first, ids, second, places, out, first.stride(0), second.stride(0),
         D=d, WIDTH=triton.next_power_of_2(d), DEPENDENT=dependent, num_warps=4, **launch_options(dependent),

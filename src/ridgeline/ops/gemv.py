@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.trials import once, surroundings
 from ridgeline.ops.words import Words, plain
 
 FIRST_DEPENDENT = (9, 0)
@@ -112,8 +114,9 @@ class Chosen:
     note: str
 
 
-def few_rows(device: torch.device, dtype: torch.dtype) -> Chosen:
-    """The fastest that work here, tried on the device itself."""
+def few_rows(device: torch.device, dtype: torch.dtype, cache: Path | None = None) -> Chosen:
+    """The fastest that work here, tried on the device itself. cache: where it is kept that they do, if that took long
+    to find out."""
     if device.type != "cuda":
         return Chosen(None, "fused products are for NVIDIA GPUs")
     if find_spec("triton") is None:
@@ -121,9 +124,13 @@ def few_rows(device: torch.device, dtype: torch.dtype) -> Chosen:
     from ridgeline.ops import dependent_triton, gemv_triton
 
     capability = torch.cuda.get_device_capability(device)
-    return choose(
-        capability, dependent_triton.CAN_DEPEND, gemv_triton.Kernels, lambda kernels: _try_out(kernels, device, dtype)
-    )
+    about = ("few rows", dtype, *surroundings(device, gemv_triton.__file__, dependent_triton.__file__))
+
+    def try_out(few: FewRows) -> None:
+        _try_out(few, device, dtype)
+
+    tried = once(try_out, about, cache, lambda few: f"dependent {few.dependent}")
+    return choose(capability, dependent_triton.CAN_DEPEND, gemv_triton.Kernels, tried)
 
 
 def has_float8(device: torch.device) -> bool:

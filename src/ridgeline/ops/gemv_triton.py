@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.dependent_triton import gdc_launch_dependents, gdc_wait, launch_options
 from ridgeline.ops.gemv import Layer
 from ridgeline.ops.words import BLOCK, PER, Words
@@ -281,6 +282,7 @@ class Kernels:
         """logits: [rows, vocab], values of a row side by side."""
         rows, vocab = logits.shape
         parts = triton.cdiv(vocab, _COLUMNS)
+        declare(lambda: bytes_of(logits))
         tops = torch.empty(rows, parts, dtype=torch.float32, device=logits.device)
         places = torch.empty(rows, parts, dtype=torch.int32, device=logits.device)
         _best_of[(rows, parts)](
@@ -292,6 +294,7 @@ class Kernels:
     def _settled(self, tops: Tensor, places: Tensor) -> Tensor:
         rows, parts = tops.shape
         chosen = torch.empty(rows, dtype=torch.int64, device=tops.device)
+        declare(lambda: bytes_of(tops, places, chosen))
         _settle[(rows,)](
             tops, places, chosen, parts,
             PARTS=triton.next_power_of_2(parts), DEPENDENT=self.dependent, num_warps=4, **self._options,
@@ -305,6 +308,8 @@ class Kernels:
         assert 0 < rows <= self.most, rows
         assert x.stride(1) == 1 and x.shape[1] == weight.d_in, x.shape  # noqa: PT018
         assert residual is None or residual.stride(1) == 1
+        around = (layer.gains, layer.gained, layer.added, residual, tops, places)
+        declare(lambda: bytes_of(x, weight.words, weight.scales, out, *around))
         tile = self._tile_of(weight, rows)
         per = PER[weight.kind]
         chunk, together = BLOCK * tile.span // per, min(_TOGETHER, triton.next_power_of_2(rows))

@@ -16,8 +16,9 @@ from ridgeline.ops.pages import Pages, append
 @dataclass(frozen=True, slots=True)
 class Singles:
     """Rows with one query each, all on the device. block_tables: [rows, width] int32; contexts: [rows], positions a row
-    attends, its new one included; less than 1 counts as 1, for rows of nobody, whose blocks are all scratch.
-    tokens: [rows], where a row's query, key and value are in the batch; None: they are the whole batch, in order.
+    attends, its new one included; a row with less than 1 is left out: it stores nothing, and its part of the result
+    stays as it is. tokens: [rows], where a row's query, key and value are in the batch; None: they are the whole batch,
+    in order.
     """
 
     block_tables: Tensor
@@ -30,13 +31,15 @@ def decode(
 ) -> None:
     """The definition. q, out: [tokens, heads, head_dim]; k, v: [tokens, kv_heads, head_dim]; heads are a multiple of
     kv_heads, and neighbours share one. Stores k and v of these rows at contexts - 1, and writes their part of `out`.
-    window: a query attends so many positions at most, the last ones.
+    window: a query attends so many positions at most, the last ones. What a row that is left out would store goes to
+    the last block, which is scratch.
     """
-    mine = slice(None) if rows.tokens is None else rows.tokens
-    contexts = rows.contexts.long().clamp(min=1)
+    tokens = torch.arange(q.shape[0], device=q.device) if rows.tokens is None else rows.tokens
+    real, contexts = rows.contexts > 0, rows.contexts.long().clamp(min=1)
     at = contexts - 1
     block = rows.block_tables.gather(1, (at // pages.block_size)[:, None]).long()[:, 0]
-    append(pages, k[mine], v[mine], block * pages.block_size + at % pages.block_size)
+    block = torch.where(real, block, pages.values.shape[0] - 1)
+    append(pages, k[tokens], v[tokens], block * pages.block_size + at % pages.block_size)
     keys, values = (
         part.transpose(1, 2).flatten(2, 3) for part in pages.read(rows.block_tables)
     )  # [rows, kv_heads, width * block_size, head_dim]
@@ -44,7 +47,9 @@ def decode(
     seen = position < contexts[:, None]
     if window is not None:
         seen &= position >= contexts[:, None] - window
-    out[mine] = attend(q[mine][:, None], keys, values, seen[:, None], scale)[:, 0].to(out.dtype)
+    mixed = attend(q[tokens][:, None], keys, values, seen[:, None], scale)[:, 0].to(out.dtype)
+    beyond = torch.cat((out, out[:1]))  # a place more, for rows that are left out
+    out.copy_(beyond.index_copy_(0, torch.where(real, tokens.long(), q.shape[0]), mixed)[:-1])
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor, scale: float) -> Tensor:

@@ -18,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import attended, bytes_of, declare
 from ridgeline.ops.paged_decode import Singles
-from ridgeline.ops.pages import Pages
+from ridgeline.ops.pages import Pages, tokens_bytes
 from ridgeline.ops.pages_triton import (
     KINDS,
     PLAIN,
@@ -66,7 +67,9 @@ def _decode(
     """A program: a row's head, and a part of PART positions; 0: the whole context."""
     head, row, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_head = head // GROUP
-    context = tl.maximum(tl.load(contexts + row).to(tl.int32), 1)
+    context = tl.load(contexts + row).to(tl.int32)
+    if context < 1:
+        return
     new = context - 1
     first = tl.maximum(context - WINDOW, 0) if WINDOW > 0 else 0
     begin, end = part * PART, context
@@ -169,6 +172,7 @@ class Decode:
         parts = 1 if whole else triton.cdiv(width * pages.block_size, self.part)
         mixes = torch.empty((1 if whole else count * heads * parts * columns,), dtype=torch.float32, device=q.device)
         sums = torch.empty((2 if whole else count * heads * parts * 2,), dtype=torch.float32, device=q.device)
+        declare(lambda: bytes_of(q, k, v, out) + tokens_bytes(pages, attended(rows.contexts, window)))
         _decode[(heads, count, parts)](
             q, k, v, out, pages.values, *scales_of(pages), rows.block_tables, rows.contexts, rows.tokens, mixes, sums,
             self._counters(q.device, (at_once or count) * heads), scale * math.log2(math.e), q_stride, k_stride,

@@ -15,22 +15,13 @@ from ridgeline.ops.pages import Pages
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """On the host: a row's queries are [start, stop) of the batch, the first at position `first` of its sequence. It
-    attends `context` positions at most. A query beyond the last position repeats that one: it is padding."""
-
-    start: int
-    stop: int
-    first: int
-    context: int
-
-
-@dataclass(frozen=True, slots=True)
 class Spans:
-    """rows on the host. On the device: facts [rows, 4], the same as in a Span; tiles [tiles, 2], row and first query in
-    it, for kernels that compute so many queries at a time; block_tables [rows, width] int32."""
+    """All on the device. facts: [rows, 4] start, stop, first, context: a row's queries are [start, stop) of the batch,
+    the first at position `first` of its sequence, and they attend `context` positions at most; a query beyond the last
+    position repeats that one: it is padding. A row that stops where it starts has none.
+    tiles: [tiles, 2], row and first query in it, for kernels that compute so many queries at a time; a row below 0 is
+    a tile of nobody. block_tables: [rows, width] int32."""
 
-    rows: tuple[Span, ...]
     facts: Tensor
     tiles: Tensor
     block_tables: Tensor
@@ -38,14 +29,19 @@ class Spans:
 
 def prefill(q: Tensor, out: Tensor, pages: Pages, spans: Spans, scale: float, window: int | None = None) -> None:
     """The definition. q, out: [tokens, heads, head_dim]. Writes the rows' part of `out`. Causal: a query attends every
-    position up to its own, or the last `window` of them."""
-    for row, span in enumerate(spans.rows):
-        blocks = spans.block_tables[row, : -(-span.context // pages.block_size)]
-        keys, values = (part.transpose(0, 1).flatten(1, 2)[None] for part in pages.read(blocks))
-        own = torch.arange(span.stop - span.start, device=q.device).add_(span.first).clamp_(max=span.context - 1)
+    position up to its own, or the last `window` of them.
+
+    Every row computes all queries and keeps its own, so the device is asked for nothing and the call can be captured.
+    """
+    token = torch.arange(q.shape[0], device=q.device)
+    for facts, table in zip(spans.facts.unbind(), spans.block_tables.unbind(), strict=True):
+        start, stop, first, context = facts.unbind()
+        keys, values = (part.transpose(0, 1).flatten(1, 2)[None] for part in pages.read(table))
+        mine = (token >= start) & (token < stop)
+        own = torch.minimum(token - start + first, context - 1)
         position = torch.arange(keys.shape[2], device=q.device)
-        seen = position <= own[:, None]
+        seen = mine[:, None] & (position <= own[:, None])
         if window is not None:
             seen &= position > own[:, None] - window
-        mine = slice(span.start, span.stop)
-        out[mine] = attend(q[mine][None], keys, values, seen[None], scale)[0].to(out.dtype)
+        mixed = attend(q[None], keys, values, seen[None], scale)[0].to(out.dtype)
+        out.copy_(torch.where(mine[:, None, None], mixed, out))

@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import declare
 from ridgeline.ops.paged_decode_triton import LOWEST
 from ridgeline.ops.paged_prefill import Spans
-from ridgeline.ops.pages import Pages
+from ridgeline.ops.pages import Pages, tokens_bytes
 from ridgeline.ops.pages_triton import KINDS, PLAIN, key_rows, page_of, rows_of, scale_pair, scales_of, width_of
 
 
@@ -69,6 +70,8 @@ def _prefill(
     nth, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
     kv_head = head // GROUP
     row, begin = tl.load(tiles + 2 * nth).to(tl.int32), tl.load(tiles + 2 * nth + 1).to(tl.int32)
+    if row < 0:
+        return
     start, stop = tl.load(facts + 4 * row).to(tl.int32), tl.load(facts + 4 * row + 1).to(tl.int32)
     first, context = tl.load(facts + 4 * row + 2).to(tl.int32), tl.load(facts + 4 * row + 3).to(tl.int32)
     columns, queries = tl.arange(0, WIDTH), begin + tl.arange(0, QUERIES)
@@ -114,6 +117,7 @@ class Prefill:
         q, q_stride = rows_of(q)
         heads, head_dim = q.shape[1:]
         kv_heads, columns = pages.values.shape[2], width_of(head_dim)
+        declare(lambda: _spans_bytes(spans, pages, q, window))
         _prefill[(spans.tiles.shape[0], heads)](
             q, out, pages.values, scales_of(pages)[1], spans.block_tables, spans.facts, spans.tiles,
             scale * math.log2(math.e), q_stride, out.stride(0), spans.block_tables.stride(0),
@@ -122,3 +126,14 @@ class Prefill:
             KIND=KINDS.get(pages.values.dtype, PLAIN), PRECISION="ieee" if q.dtype is torch.float32 else "tf32",
             STAGES=self.stages, num_warps=self.warps,
         )  # fmt: skip
+
+
+def _spans_bytes(spans: Spans, pages: Pages, q: Tensor, window: int | None) -> int:
+    """Queries, results, and what any query of a row attends."""
+    a_query = q.shape[1] * q.shape[2] * q.element_size()
+    total = 0
+    for start, stop, first, context in spans.facts.tolist():
+        if stop > start:
+            begins = 0 if window is None else max(0, first + 1 - window)
+            total += 2 * (stop - start) * a_query + tokens_bytes(pages, context - begins)
+    return total

@@ -61,6 +61,11 @@ def bytes_per_token(kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
     return 2 * kv_heads * (head_dim * dtype.itemsize + scale)
 
 
+def tokens_bytes(pages: Pages, tokens: int) -> int:
+    """Keys, values and scales of so many tokens."""
+    return tokens * bytes_per_token(pages.values.shape[2], pages.values.shape[4], pages.values.dtype)
+
+
 def append(pages: Pages, k: Tensor, v: Tensor, writes: Tensor) -> None:
     """The definition. k, v: [tokens, kv_heads, head_dim]; writes: [tokens], block * block_size + offset."""
     block, offset = writes // pages.block_size, writes % pages.block_size

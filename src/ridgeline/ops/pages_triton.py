@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ridgeline.ops.pages import SCALED, Pages
+from ridgeline.ops.declared import bytes_of, declare
+from ridgeline.ops.pages import SCALED, Pages, tokens_bytes
 
 PLAIN, INT8, FLOAT8 = 0, 1, 2
 KINDS = {torch.int8: INT8, torch.float8_e4m3fn: FLOAT8}
@@ -130,6 +131,7 @@ def append(pages: Pages, k: Tensor, v: Tensor, writes: Tensor) -> None:
     (k, k_stride), (v, v_stride) = rows_of(k), rows_of(v)
     tokens, kv_heads, head_dim = k.shape
     dtype = pages.values.dtype
+    declare(lambda: bytes_of(k, v, writes) + tokens_bytes(pages, tokens))
     _append[(triton.cdiv(tokens, _APPENDED_TOGETHER), kv_heads)](
         k, v, pages.values, scales_of(pages)[0], writes, tokens, k_stride, v_stride,
         KV_HEADS=kv_heads, HEAD_DIM=head_dim, WIDTH=width_of(head_dim), BLOCK=pages.block_size,

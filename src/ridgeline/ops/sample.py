@@ -31,9 +31,7 @@ def sample(
     are added as whole numbers, in steps of 1e-15 of the distribution: their sums are exact, so they do not depend on
     the order in which a device adds them, nor on how many rows there are.
     """
-    wide = whole_lines(logits.to(torch.float32))
-    wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
-    weights = torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
+    weights = _weights(logits, temperature)
     if top_k is not None:
         cuts = torch.where(top_k < logits.shape[-1], top_k, 0)
         weights = _keep_top_k(weights, cuts, int(cuts.max()) if widest is None else widest)
@@ -42,15 +40,44 @@ def sample(
     if min_p is not None:
         floor = weights.amax(-1, keepdim=True) * min_p.to(weights.dtype)[:, None]
         weights = torch.where(weights >= floor, weights, 0.0)
+    return _reached(weights, uniforms).clamp(max=logits.shape[-1] - 1)
+
+
+def sample_cut(
+    logits: Tensor, temperature: Tensor, uniforms: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
+) -> Tensor:
+    """As sample, and waits for no device: every row is sorted once, whatever it cuts. So it can be captured."""
+    weights = _weights(logits, temperature)
+    best = weights.sort(-1, descending=True).values
+    last = best.gather(-1, (top_k.clamp(1, best.shape[-1]) - 1)[:, None])
+    floor = torch.where(((top_k > 0) & (top_k < logits.shape[-1]))[:, None], last, 0.0)
+    best = torch.where(best >= floor, best, 0.0)
+    counted = _counted(best)
+    sums = counted.cumsum(-1)
+    kept = (sums - counted < top_p.to(torch.float64)[:, None] * sums[:, -1:]).sum(-1, keepdim=True).clamp(min=1)
+    floor = torch.maximum(floor, torch.where((top_p < 1)[:, None], best.gather(-1, kept - 1), 0.0))
+    floor = torch.maximum(floor, best[:, :1] * min_p.to(best.dtype)[:, None])
+    return _reached(torch.where(weights >= floor, weights, 0.0), uniforms).clamp(max=logits.shape[-1] - 1)
+
+
+def _weights(logits: Tensor, temperature: Tensor) -> Tensor:
+    wide = whole_lines(logits.to(torch.float32))
+    wide = wide - wide.amax(-1, keepdim=True)  # before the division, which could overflow
+    return torch.softmax(wide / temperature.to(torch.float32).clamp(min=_TINY)[:, None], -1)
+
+
+def _reached(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The first token at which the distribution function is beyond the uniform; only logits that are not numbers get
+    beyond the last."""
     reached = _counted(weights).cumsum(-1)
     target = (uniforms[:, None] * reached[:, -1:]).to(torch.int64)
-    chosen = torch.searchsorted(reached, target, right=True)[:, 0]
-    return chosen.clamp(max=logits.shape[-1] - 1)  # only logits that are not numbers get that far
+    return torch.searchsorted(reached, target, right=True)[:, 0]
 
 
 def forbid(logits: Tensor, ids: Tensor) -> Tensor:
-    """logits: [rows, vocab]; ids: [rows, n], at least one valid id first, then any number of -1. Those become -inf."""
-    every = torch.where(ids < 0, ids[:, :1], ids).to(torch.int64)
+    """logits: [rows, vocab]; ids: [rows, n], valid ids first, then any number of -1. Those become -inf; where there is
+    no valid id, the first token."""
+    every = torch.where(ids < 0, ids[:, :1].clamp(min=0), ids).to(torch.int64)
     return logits.scatter(-1, every, float("-inf"))
 
 

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.dependent_triton import gdc_launch_dependents, gdc_wait, launch_options
 from ridgeline.ops.turns import Begun, Tables
 
@@ -89,6 +90,8 @@ class KernelTurns:
             return torch.empty(size, dtype=dtype, device=slots.device)
 
         begun = Begun(made(seats, dtype=torch.int32), made(seats), made(seats), made(seats, width, dtype=torch.int32))
+        # Of the tables, a seat's length, token and blocks.
+        declare(lambda: bytes_of(slots, begun.positions, begun.tokens, begun.block_tables) + _bytes_of(begun))
         _begin[(seats,)](
             slots, tables.lengths, tables.tokens, tables.blocks, begun.tokens, begun.positions, begun.contexts,
             begun.block_tables, tables.tokens.shape[1], width,
@@ -100,9 +103,16 @@ class KernelTurns:
         tables, seats, stops = self._tables, slots.shape[0], self._tables.stop_ids.shape[1]
         assert chosen.is_contiguous()
         assert ring.is_contiguous()
+        # Of the tables, a seat's length (read and written), limit, stop ids, token and whether it has ended.
+        a_seat = 3 * tables.lengths.element_size() + (stops + 1) * tables.tokens.element_size() + 2
+        declare(lambda: bytes_of(slots, chosen) + 3 * seats * ring.element_size() + seats * a_seat)
         _end[(1,)](
             slots, chosen, tables.tokens, tables.lengths, tables.stopped.view(torch.uint8), tables.limits,
             tables.stop_ids, ring, turn, seats, tables.tokens.shape[1], tables.limits.stride(0), ring.shape[0],
             SEATS=_FEW if seats <= _FEW else _MANY, STOPS=stops, STOP_TILE=triton.next_power_of_2(stops),
             DEPENDENT=self._dependent, num_warps=4 if seats <= _FEW else 8, **launch_options(self._dependent),
         )  # fmt: skip
+
+
+def _bytes_of(begun: Begun) -> int:
+    return bytes_of(begun.tokens, begun.positions, begun.contexts, begun.block_tables)

@@ -11,17 +11,22 @@ from ridgeline.core.types import Bools, Ints, Join
 
 NOT_ASKED = -1
 
+LIKELIEST, DRAWN, SHAPED, REPORTED = range(4)
+"""What a slot needs of a step that makes a token: the likeliest one; or a draw from the whole distribution; from one
+that is changed or cut; and log-probabilities too. Who can do one of them can do those before it."""
+
 
 class Asks:
     """Arrays over slots. draws: temperature above 0; top_k, and cuts_p, cuts_min_p: and which cuts it makes. penalizes,
     biases, forbids: which changes its logits need; changes: any of them. logprobs, prompt_logprobs: likeliest tokens to
-    report, or NOT_ASKED. special: whether more is asked of a decode step than the likeliest token or a draw from all.
+    report, or NOT_ASKED. needs: LIKELIEST to REPORTED.
     prompts: length of the prompt; scored: positions of it whose successors were scored."""
 
     def __init__(self, slots: int) -> None:
         self.draws, self.cuts_p, self.cuts_min_p = _flags(slots, 3)
         self.top_k: Ints = np.zeros(slots, np.int64)
-        self.penalizes, self.biases, self.forbids, self.changes, self.special = _flags(slots, 5)
+        self.penalizes, self.biases, self.forbids, self.changes = _flags(slots, 4)
+        self.needs: Ints = np.full(slots, LIKELIEST, np.int64)
         self.logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompt_logprobs: Ints = np.full(slots, NOT_ASKED, np.int64)
         self.prompts: Ints = np.zeros(slots, np.int64)
@@ -39,7 +44,8 @@ class Asks:
         self.logprobs[slot] = NOT_ASKED if asked.logprobs is None else asked.logprobs
         self.prompt_logprobs[slot] = NOT_ASKED if asked.prompt_logprobs is None else asked.prompt_logprobs
         cuts = self.top_k[slot] > 0 or self.cuts_p[slot] or self.cuts_min_p[slot]
-        self.special[slot] = self.changes[slot] or cuts or asked.logprobs is not None
+        shaped = SHAPED if self.changes[slot] or cuts else DRAWN if self.draws[slot] else LIKELIEST
+        self.needs[slot] = shaped if asked.logprobs is None else REPORTED
         self.prompts[slot], self.scored[slot] = len(join.prompt_ids), 0
 
 

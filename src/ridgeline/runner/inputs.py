@@ -17,6 +17,10 @@ from ridgeline.runner.slots import SlotTables
 
 
 class Packing(Protocol):
+    """ragged: whether rows lie end to end, as long as they are."""
+
+    ragged: bool
+
     @staticmethod
     def most_positions(slots: int, budget: int, max_len: int) -> int:
         """Token positions that a step can come to: what its workspace is planned for."""
@@ -49,6 +53,8 @@ class Layout:
 class Ragged:
     """Rows end to end, as long as they are."""
 
+    ragged = True
+
     @staticmethod
     def most_positions(slots: int, budget: int, max_len: int) -> int:
         return min(budget, slots * max_len)
@@ -80,6 +86,8 @@ class Padded:
 
     A padded position repeats its row's last token; it is computed like any other, and dropped.
     """
+
+    ragged = False
 
     @staticmethod
     def most_positions(slots: int, budget: int, max_len: int) -> int:

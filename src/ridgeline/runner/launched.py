@@ -61,6 +61,7 @@ class Replayed:
     serial: int
     rows: int
     made: Download
+    scores: Words | None = None
 
     def output(self) -> Output:
         made = self.made.result()
@@ -69,4 +70,26 @@ class Replayed:
         counts = appended.sum(1, dtype=np.int64)  # a row appends until it is over, and never after
         positions = turns * seats
         padding = positions - int(counts.sum())
-        return Output(self.serial, counts, chosen.copy(), (hit > 0).any(1), positions, padding)
+        scores = collected(None, self.scores, counts)
+        return Output(self.serial, counts, chosen.copy(), (hit > 0).any(1), positions, padding, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedMixed:
+    """A plan of one step of fixed shape. computed, promise: the plan's, by row. positions: of the shape. made: [1, 3,
+    seats] as in Replayed; rows that are promised nothing append nothing."""
+
+    serial: int
+    computed: Ints
+    promise: Ints
+    positions: int
+    made: Download
+    scores: Words | None = None
+
+    def output(self) -> Output:
+        chosen, appended, hit = self.made.result()[0][:, : len(self.computed)]
+        counts = appended.astype(np.int64)
+        used = int(self.computed[(counts > 0) | (self.promise == 0)].sum())
+        scores = collected(None, self.scores, counts)
+        tokens = chosen[:, None].copy()
+        return Output(self.serial, counts, tokens, hit > 0, self.positions, self.positions - used, scores)

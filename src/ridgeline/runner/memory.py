@@ -10,10 +10,13 @@ from ridgeline.core.types import MAX_LOGIT_BIAS, MAX_LOGPROBS, MAX_STOP_IDS
 
 SAMPLE_ROWS = 32
 """Rows of logits that are changed or sampled at once."""
+TURNS = 64
+"""Steps of a launch at most: the bound of --max-steps-per-visit."""
 SCORE_ROWS = 64
 """Rows of logits whose log-probabilities are computed at once."""
 
 _SAMPLING_BYTES = 64  # a logit of a row that draws: counted, changed, sorted, summed in float64, masked
+_SORTING_BYTES = 32  # the same where all rows are sorted, in a captured step: values and ids, and those on the way
 _HISTORY_BYTES = 48  # a token of a row with penalties: its id widened, and whether and as what it counts
 _DRAWING_BYTES = 256  # a random number that a newcomer may need: its words, before they are multiplied and mixed
 _SCORING_BYTES = 40  # a logit that is scored: widened, its logarithm, and the integers that order it
@@ -71,13 +74,18 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
-def graph_bytes(spec: ModelSpec, rows: int, max_model_len: int, value_bytes: int) -> int:
-    """What captured steps of up to so many rows hold beside the workspace: their memory is lent to nobody else."""
+def graph_bytes(spec: ModelSpec, rows: int, tokens: int, max_model_len: int, value_bytes: int) -> int:
+    """What captured steps of up to so many rows and token positions hold beside the workspace: their memory is lent to
+    nobody else. A smaller step that was captured first may have left pieces that are too small for a larger one, so
+    what grows with the positions is counted twice."""
     tables = rows * max_model_len * 4
-    activations = rows * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
-    logits = rows * spec.vocab * value_bytes
-    sampling = min(rows, SAMPLE_ROWS) * spec.vocab * _SAMPLING_BYTES
-    return tables + activations + logits + sampling
+    activations = 2 * (rows + tokens) * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
+    logits = rows * spec.vocab * (value_bytes + _LOGIT_BYTES)
+    shaping = spec.vocab * (_SAMPLING_BYTES + _SORTING_BYTES) + max_model_len * _HISTORY_BYTES
+    sampling = min(rows, SAMPLE_ROWS) * shaping
+    scoring = min(rows, SCORE_ROWS) * spec.vocab * (value_bytes + _SCORING_BYTES)
+    results = TURNS * rows * (3 * 4 + _SCORE_BYTES)
+    return tables + activations + logits + max(sampling, scoring) + results
 
 
 def plan_memory(

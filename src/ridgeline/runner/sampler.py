@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ridgeline.core.types import Bools, Ints
 from ridgeline.ops.penalty import add_bias, penalize
-from ridgeline.ops.sample import forbid, greedy, sample
+from ridgeline.ops.sample import forbid, greedy, sample, sample_cut
 from ridgeline.runner.memory import SAMPLE_ROWS
 from ridgeline.runner.slots import SlotTables
 
@@ -45,41 +45,25 @@ class Sampler:
         """The logits after penalties, biases and stop tokens that may not come yet, in this order. May write them."""
         asks = self._tables.asks
         for change, asked in (
-            (self._penalized, asks.penalizes[slots]),
-            (self._biased, asks.biases[slots]),
-            (self._without_stops, asks.forbids[slots]),
+            (_penalized, asks.penalizes[slots]),
+            (_biased, asks.biases[slots]),
+            (_without_stops, asks.forbids[slots]),
         ):
             rows = np.flatnonzero(asked)
             if len(rows):
                 at, row_slots = self._tables.device.upload([rows, slots[rows]])
-                logits[at] = change(logits[at], row_slots)
+                logits[at] = change(self._tables, logits[at], row_slots)
         return logits
-
-    def _penalized(self, logits: Tensor, slots: Tensor) -> Tensor:
-        tables = self._tables
-        return penalize(
-            logits, tables.tokens[slots], tables.lengths[slots], tables.prompts[slots], tables.repetition[slots],
-            tables.presence[slots], tables.frequency[slots],
-        )  # fmt: skip
-
-    def _biased(self, logits: Tensor, slots: Tensor) -> Tensor:
-        return add_bias(logits, self._tables.bias_ids[slots], self._tables.bias_values[slots])
-
-    def _without_stops(self, logits: Tensor, slots: Tensor) -> Tensor:
-        tables = self._tables
-        early = tables.lengths[slots] - tables.prompts[slots] < tables.min_tokens[slots]
-        return torch.where(early[:, None], forbid(logits, tables.stop_ids[slots]), logits)
 
     def _draw(self, logits: Tensor, slots: Ints) -> Tensor:
         tables, asks = self._tables, self._tables.asks
         (row_slots,) = tables.device.upload([slots])
-        at = tables.lengths[row_slots].clamp(max=tables.sizes.max_len - 1)
         top_k = asks.top_k[slots]
         widest = int(np.where(top_k < logits.shape[-1], top_k, 0).max())
         return sample(
             logits,
             tables.temperature[row_slots],
-            tables.uniforms[row_slots, at],
+            _uniforms(tables, row_slots),
             tables.top_k[row_slots] if widest else None,
             tables.top_p[row_slots] if asks.cuts_p[slots].any() else None,
             tables.min_p[row_slots] if asks.cuts_min_p[slots].any() else None,
@@ -90,16 +74,59 @@ class Sampler:
 def draw_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
     """logits: [rows, vocab]; slots: [rows], on the device. For rows of which some draw from the whole distribution, and
     all others take the likeliest; which, the device knows. Tokens [rows] int64."""
+    return _by_portions(_drawn_or_greedy, tables, logits, slots)
+
+
+def choose_shaped(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    """The same for rows that may want anything of their distribution. All rows pay for what one asks: what changes
+    nothing is computed too, because only the device knows."""
+    return _by_portions(_shaped, tables, logits, slots)
+
+
+def _by_portions(
+    choose: Callable[[SlotTables, Tensor, Tensor], Tensor], tables: SlotTables, logits: Tensor, slots: Tensor
+) -> Tensor:
     portions = zip(torch.split(logits, SAMPLE_ROWS), torch.split(slots, SAMPLE_ROWS), strict=True)
-    chosen = [_drawn_or_greedy(tables, *portion) for portion in portions]
+    chosen = [choose(tables, *portion) for portion in portions]
     return chosen[0] if len(chosen) == 1 else torch.cat(chosen)
 
 
 def _drawn_or_greedy(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
-    at = tables.lengths[slots].clamp(max=tables.sizes.max_len - 1)
     temperature = tables.temperature[slots]
-    drawn = sample(logits, temperature, tables.uniforms[slots, at])
+    drawn = sample(logits, temperature, _uniforms(tables, slots))
     return torch.where(temperature > 0, drawn, greedy(logits))
+
+
+def _shaped(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    logits = _penalized(tables, logits.to(torch.float32), slots)
+    logits = _without_stops(tables, _biased(tables, logits, slots), slots)
+    temperature = tables.temperature[slots]
+    drawn = sample_cut(
+        logits, temperature, _uniforms(tables, slots), tables.top_k[slots], tables.top_p[slots], tables.min_p[slots]
+    )
+    return torch.where(temperature > 0, drawn, greedy(logits))
+
+
+def _uniforms(tables: SlotTables, slots: Tensor) -> Tensor:
+    """Of the position that each slot fills next."""
+    return tables.uniforms[slots, tables.lengths[slots].clamp(max=tables.sizes.max_len - 1)]
+
+
+def _penalized(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    return penalize(
+        logits, tables.tokens[slots], tables.lengths[slots], tables.prompts[slots], tables.repetition[slots],
+        tables.presence[slots], tables.frequency[slots],
+    )  # fmt: skip
+
+
+def _biased(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    return add_bias(logits, tables.bias_ids[slots], tables.bias_values[slots])
+
+
+def _without_stops(tables: SlotTables, logits: Tensor, slots: Tensor) -> Tensor:
+    stop_ids = tables.stop_ids[slots]
+    early = (tables.lengths[slots] - tables.prompts[slots] < tables.min_tokens[slots]) & (stop_ids[:, 0] >= 0)
+    return torch.where(early[:, None], forbid(logits, stop_ids), logits)
 
 
 def _portions(mask: Bools) -> list[Ints]:

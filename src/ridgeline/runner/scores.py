@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ridgeline.attention.batch import Batch
-from ridgeline.core.types import Ints, Plan, Scores, Tokens
+from ridgeline.core.types import MAX_LOGPROBS, Ints, Plan, Scores, Tokens
 from ridgeline.device.base import Download
 from ridgeline.ops.score import score
 from ridgeline.runner.asks import NOT_ASKED
-from ridgeline.runner.memory import SCORE_ROWS
+from ridgeline.runner.memory import SCORE_ROWS, TURNS
 from ridgeline.runner.slots import SlotTables
 
 
@@ -55,6 +55,42 @@ class Words:
             top_ids=ids.copy(),
             top_values=values.copy().view(np.float32),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Some rows of a download."""
+
+    whole: Download
+    at: Ints
+
+    def result(self) -> Tokens:
+        words: Tokens = self.whole.result()
+        return words.reshape(-1, words.shape[-1])[self.at]
+
+
+class ScoreRing:
+    """Where captured steps leave the scores of what they made, beside the tokens in a Ring. Every row is scored, with
+    as many of the likeliest tokens as anybody may ask for."""
+
+    def __init__(self, most_seats: int, vocab: int, where: torch.device) -> None:
+        self._width = 2 + 2 * min(MAX_LOGPROBS, vocab)
+        self._words = torch.zeros(TURNS * most_seats * self._width, dtype=torch.int32, device=where)
+
+    def write(self, logits: Tensor, chosen: Tensor, turn: Tensor) -> None:
+        """logits: [seats, vocab]; chosen: [seats]; turn: [1], the place of this step."""
+        words = [_scored(logits[piece], chosen[piece], MAX_LOGPROBS) for piece in _pieces(len(chosen))]
+        self._of(len(chosen)).index_copy_(0, turn, torch.cat(words)[None])
+
+    def made(self, plan: Plan, tables: SlotTables, first: int, turns: int, seats: int) -> Words:
+        """What the plan's rows asked for, of so many steps. To be called before the next launch."""
+        (asking,) = np.nonzero(tables.asks.logprobs[plan.rows] > NOT_ASKED)
+        at = (np.arange(turns)[:, None] * seats + asking).ravel()
+        words = tables.device.download(self._of(seats)[first : first + turns])
+        return Words(False, np.tile(asking, turns), plan.starts + plan.counts, Picked(words, at))
+
+    def _of(self, seats: int) -> Tensor:
+        return self._words[: TURNS * seats * self._width].view(TURNS, seats, self._width)
 
 
 class Scoring:

@@ -21,12 +21,14 @@ from ridgeline.runner.asks import Asks
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """slots: requests that run at once. max_len: longest sequence. Blocks of the KV cache: how many, how long."""
+    """slots: requests that run at once. max_len: longest sequence. Blocks of the KV cache: how many, how long.
+    step_tokens: tokens of a step at most."""
 
     slots: int
     max_len: int
     num_blocks: int
     block_size: int
+    step_tokens: int = 2048
 
     @property
     def table_width(self) -> int:
@@ -116,11 +118,14 @@ class SlotTables:
         self._facts[at], self._odds[at] = facts_, odds_.view(torch.float64)
         self.stop_ids[at] = stops_.to(torch.int32)
         for join in joins:
-            self.asks.join(join)
             self._bias(join)
+            self.asks.join(join)
         self._draw(joins, lengths)
 
     def _bias(self, join: Join) -> None:
+        """Before asks know of the join: whoever sat there may have left biases."""
+        if self.asks.biases[join.slot] and not join.sampling.logit_bias:
+            self.bias_values[join.slot] = 0
         if join.sampling.logit_bias:
             ids, values = (np.array(column) for column in zip(*join.sampling.logit_bias, strict=True))
             at, addends = self.device.upload([ids.astype(np.int64), values.astype(np.float64).view(np.int64)])

@@ -1,9 +1,9 @@
 """Tally: tensor operations that a step really calls, and the bytes of their operands, by place. Knows no time.
 
 It is the counter that every machine has: a step is run once under PyTorch's dispatcher, which sees every operation
-after compound ones were taken apart. What it counts is what the operations are given, not what the hardware moves: an
-operand that still lies in a cache counts like one that comes from memory. It slows a step many times over, so a step is
-counted or timed, never both.
+after compound ones were taken apart; kernels that it does not see declare themselves (ops/declared.py). What it counts
+is what the operations are given, not what the hardware moves: an operand that still lies in a cache counts like one
+that comes from memory. It slows a step many times over, so a step is counted or timed, never both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ridgeline.ops.declared import listening
 from ridgeline.runner.regions import HOST, PLACES
 
 # They make memory or a description of it and move nothing.
@@ -42,7 +43,7 @@ class Tally:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        with _Seen(self):
+        with listening(self.add), _Seen(self):
             yield
 
     def add(self, size: int) -> None:
