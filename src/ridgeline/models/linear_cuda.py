@@ -2,7 +2,8 @@
 
 A step of few rows is a chain of launches, so a norm is not computed when it is asked for: it is handed on, and the
 matrix behind it normalises on the way. Many rows go through the library, which pads nothing itself: a vocabulary of
-50257 rows is 2.5 to 5 times slower than one of 50304 (records/2026-11-26-probes-h100).
+50257 rows is 2.5 to 5 times slower than one of 50304 (records/2026-11-26-probes-h100). There a sum with a residual
+waits for the norm behind it: one kernel takes 2.2 us at 256 rows, and two take 4.9 (records/2026-11-26-attention-h100).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
+from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm, Promise, whole
 from ridgeline.ops import words
 from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
 from ridgeline.ops.lazy import Lazy
@@ -32,13 +33,36 @@ PAD = 64
 """A vocabulary is a multiple of this where the library multiplies."""
 
 
+class Sum:
+    """y + residual, not added yet; y may be written. Whoever looks first adds."""
+
+    def __init__(self, y: Tensor, residual: Tensor) -> None:
+        self._parts: tuple[Tensor, Tensor] | None = (y, residual)
+        self._total, self.shape = y, y.shape
+
+    def whole(self) -> Tensor:
+        if self._parts is not None:
+            y, residual = self._parts
+            self._parts, self._total = None, y.add_(residual)
+        return self._total
+
+    def normed(self, given: LayerNorm) -> Tensor:
+        """layer_norm of it."""
+        if self._parts is None:
+            return layer_norm(self._total, given.weight, given.bias, given.eps)
+        parts, self._parts = self._parts, None
+        made: tuple[Tensor, Tensor] = _ADD_LAYER_NORM(*parts, given.weight, given.bias, given.eps)
+        self._total = made[0]
+        return made[1]
+
+
 class Deferred:
     """A norm that computes nothing."""
 
     def __init__(self, given: LayerNorm) -> None:
         self.given = given
 
-    def __call__(self, x: Tensor) -> Unnormed:
+    def __call__(self, x: Promise) -> Unnormed:
         return Unnormed(x, self)
 
 
@@ -46,18 +70,20 @@ class Deferred:
 class Unnormed:
     """x, to be normalised by whoever multiplies it."""
 
-    x: Tensor
+    x: Promise
     norm: Deferred
 
     def normed(self) -> Tensor:
         given = self.norm.given
-        return layer_norm(self.x, given.weight, given.bias, given.eps)
+        if isinstance(self.x, Sum):
+            return self.x.normed(given)
+        return layer_norm(whole(self.x), given.weight, given.bias, given.eps)
 
 
 class Many(Protocol):
-    """A matrix for many rows. Returns [rows, padded d_out]."""
+    """A matrix for many rows. Returns activation(W x + b), [rows, padded d_out], which the caller may write."""
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 class Library:
@@ -66,8 +92,8 @@ class Library:
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
         self._weight, self._bias, self._activation = weight, bias, activation
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return product(x, self._weight, self._bias, self._activation, residual)
+    def __call__(self, x: Tensor) -> Tensor:
+        return product(x, self._weight, self._bias, self._activation)
 
 
 class Widened:
@@ -76,9 +102,8 @@ class Widened:
     def __init__(self, weight: Words, bias: Tensor | None, activation: str | None, compute: torch.dtype) -> None:
         self._weight, self._bias, self._activation, self._compute = weight, bias, activation, compute
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        whole = self._weight.values().to(self._compute)
-        return product(x, whole, self._bias, self._activation, residual)
+    def __call__(self, x: Tensor) -> Tensor:
+        return product(x, self._weight.values().to(self._compute), self._bias, self._activation)
 
 
 class CudaLinear:
@@ -87,11 +112,15 @@ class CudaLinear:
     def __init__(self, of: Layer, norm: Norm | None, few: FewRows | None, most: int, many: Many) -> None:
         self._layer, self._norm, self._few, self._most, self._many = of, norm, few, most, many
 
-    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
-        kernels, given = self._kernels(x), x.x if isinstance(x, Unnormed) else x
+    def __call__(self, x: Tensor | Unnormed, residual: Promise | None = None) -> Promise:
+        kernels = self._kernels(x)
+        left = None if residual is None else whole(residual)
         if kernels is not None:
-            return kernels.linear(given, self._layer, residual)
-        return self._many(x.normed() if isinstance(x, Unnormed) else x, residual)
+            return kernels.linear(whole(x.x if isinstance(x, Unnormed) else x), self._layer, left)
+        y = self._many(x.normed() if isinstance(x, Unnormed) else x)
+        if left is None:
+            return y
+        return y.add_(left) if self._few is None else Sum(y, left)
 
     def _kernels(self, x: Tensor | Unnormed) -> FewRows | None:
         """Those that do all of it, or none."""
@@ -102,15 +131,15 @@ class CudaLinear:
 class CudaHead(CudaLinear):
     """Logits, of which those of the padding are cut off: rows may lie apart."""
 
-    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor | Unnormed, residual: Promise | None = None) -> Tensor:
         assert residual is None, "nothing is added to logits"
-        return super().__call__(x)[:, : self._layer.weight.d_out]
+        return whole(super().__call__(x))[:, : self._layer.weight.d_out]
 
     def greedy(self, x: Tensor | Unnormed) -> tuple[Tensor, Tensor]:
         """Logits [rows, vocab], and the likeliest token of each row as ops.sample.greedy has it, [rows] int64."""
         kernels = self._kernels(x)
         if kernels is not None:
-            return kernels.greedy_head(x.x if isinstance(x, Unnormed) else x, self._layer)
+            return kernels.greedy_head(whole(x.x) if isinstance(x, Unnormed) else x, self._layer)
         logits = self(x)
         return logits, greedy(logits) if self._few is None else self._few.greedy(logits)
 
@@ -129,6 +158,7 @@ class CudaEmbedding(DenseEmbedding):
         return added
 
 
+_ADD_LAYER_NORM = Lazy("ridgeline.ops.fused_triton", "add_layer_norm")
 _SUM_OF_ROWS = Lazy("ridgeline.ops.embed_triton", "sum_of_rows")
 
 
