@@ -11,7 +11,7 @@ from scripts.gpu_bench import Bench, Case, Numbers
 from tests.ops.paged_cases import Layer, copied, same
 from torch import Tensor
 
-from ridgeline.ops import activation, fused_triton, norm, paged_decode, paged_prefill, pages, pages_triton
+from ridgeline.ops import fused_triton, norm, paged_decode, paged_prefill, pages, pages_triton
 from ridgeline.ops.flash_triton import attention_with_scores, flash_attention
 from ridgeline.ops.paged_decode_triton import Decode
 from ridgeline.ops.paged_prefill_triton import Prefill
@@ -59,7 +59,6 @@ def small(bench: Bench) -> Iterator[Case]:
     for dtype in bench.pick((torch.float32, torch.bfloat16), (torch.float32,)):
         for rows, d in ((1, 768), (33, 1600)):
             yield f"add_layer_norm {rows} x {d} {dtype}", partial(_norm_case, bench, dtype, rows, d)
-            yield f"bias_gelu_new {rows} x {4 * d} {dtype}", partial(_gelu_case, bench, dtype, rows, 4 * d)
         yield f"flash_attention {dtype}", partial(_flash_case, bench, dtype)
 
 
@@ -128,12 +127,6 @@ def _norm_case(bench: Bench, dtype: torch.dtype, rows: int, d: int) -> Numbers:
     expected = norm.add_layer_norm_by_hand(x, residual, weight, bias, 1e-5)
     wide = norm.layer_norm_by_hand(expected[0].float(), weight.float(), bias.float(), 1e-5)
     return judged(out, wide, LIMITS[dtype]) | {"same sum": torch.equal(total, expected[0])}
-
-
-def _gelu_case(bench: Bench, dtype: torch.dtype, rows: int, d: int) -> Numbers:
-    x, bias = bench.randn(rows, d, dtype=dtype) * 3, bench.randn(d, dtype=dtype)
-    expected = activation.bias_gelu_new_by_hand(x.float(), bias.float())
-    return judged(fused_triton.bias_gelu_new(x, bias), expected, LIMITS[dtype])
 
 
 def _flash_case(bench: Bench, dtype: torch.dtype) -> Numbers:

@@ -42,7 +42,8 @@ class Held:
     layer: Layer
 
     def called(self, many: Many, x: Tensor, residual: Tensor | None) -> Tensor:
-        return many(x if self.norm is None else Unnormed(x, self.norm), residual)
+        y = many(x if self.norm is None else Unnormed(x, self.norm))
+        return y if residual is None else y.add_(residual)
 
     def by_few(self, few: FewRows, x: Tensor, residual: Tensor | None) -> Tensor:
         return few.linear(x, self.layer, residual)

@@ -88,10 +88,8 @@ def test_a_cache_of_8_bits_is_planned_and_costed_with_its_scales(kernels: Path) 
 def test_pages_are_costed_with_the_scales_that_they_have() -> None:
     for name, bits, scale in (("auto", 32, 0), ("int8", 8, 16), ("fp8", 8, 16)):
         order = EngineOrder(Config.of(random_weights="gpt2", attention="paged", kv_dtype=name), "", None)
-        made, formats = (
-            choose_attention(order.config, order.spec(), CPU, order.cache),
-            Workbench(order, Loaded(CPU, model=None)).formats,
-        )  # type: ignore[arg-type]
+        made = choose_attention(order.config, order.spec(), CPU, order.cache)
+        formats = Workbench(order, Loaded(CPU, model=None)).formats  # type: ignore[arg-type]
         assert (formats.kv_bits, formats.kv_scale_bits) == (bits, scale)
         spec = order.spec()
         cached = total(step_costs(spec, StepShape((Row(1, 1000),), 0), formats), "attention").streamed_bytes

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ridgeline.models.gpt2_weights import random_gpt2
-from ridgeline.models.linear import Dense, LinearSpec, Scheme
+from ridgeline.models.linear import Dense, LinearSpec, Scheme, whole
 from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
 from ridgeline.models.many_rows import Hold, holding
 from ridgeline.ops.float8 import Dynamic, by_row, quantised
@@ -61,7 +61,26 @@ def test_few_rows_and_many_are_those_of_the_plain_scheme(rows: int, kernels: boo
     found = []
     for scheme in (CudaDense(kernels_or_none(kernels), torch.float32, most=4), Dense(linear, torch.float32)):
         norm, multiply = with_norm(scheme, place)
-        found.append((multiply(norm(x)), multiply(norm(x), residual=residual), multiply(x)))  # type: ignore[operator]
+        found.append((multiply(norm(x)), whole(multiply(norm(x), residual=residual)), multiply(x)))  # type: ignore[operator]
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("looked_at", [True, False])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_sum_with_a_residual_is_the_same_wherever_it_is_added(kernels: bool, looked_at: bool) -> None:
+    """By the norm behind it, or by somebody who looks before."""
+    rng, rows = torch.Generator().manual_seed(5), 6
+    x, residual = (torch.randn(rows, WIDTH, generator=rng) for _ in range(2))
+    found = []
+    for scheme in (CudaDense(kernels_or_none(kernels), torch.float32, most=4), Dense(linear, torch.float32)):
+        norm, out = with_norm(scheme, LinearSpec("out", ("out",), WIDTH, WIDTH))
+        sum_ = out(x, residual=residual.clone())  # type: ignore[operator]
+        if looked_at:
+            whole(sum_)
+        assert sum_.shape == (rows, WIDTH)
+        again = out(norm(sum_), residual=sum_)  # type: ignore[operator]
+        found.append((whole(sum_), whole(again)))
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
 
@@ -134,7 +153,7 @@ def test_many_rows_of_8_bit_floats_are_those_of_the_widened_matrix_but_for_the_r
         weight = torch.randn(place.d_out, WIDTH, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16) / 8
         bias = torch.ones(place.d_out) if place.bias else None
         multiply = scheme.linear(replace(place, norm=norm), weight, bias)
-        found.append((multiply(norm(x)).float(), multiply(x).float()))
+        found.append((whole(multiply(norm(x))).float(), whole(multiply(x)).float()))
     for mine, theirs in zip(*found, strict=True):
         assert mine.shape == theirs.shape == (12, place.d_out)
         assert float((mine - theirs).norm() / theirs.norm()) < 0.05

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from ridgeline.ops.philox import uniforms
-from ridgeline.ops.sample import forbid, greedy, sample
+from ridgeline.ops.sample import forbid, greedy, sample, sample_cut
 
 
 def draw(
@@ -105,3 +106,20 @@ def test_forbidden_ids_cannot_be_chosen() -> None:
     free = forbid(logits, torch.tensor([[1, 2, -1], [0, -1, -1]]))
     assert greedy(free).tolist() == [0, 1]
     assert logits[0, 1] == 5.0  # the caller's logits are as they were
+
+
+def test_a_sort_of_all_rows_makes_the_cuts_that_are_made_one_by_one() -> None:
+    """Every combination of cuts in one batch; values that tie; a nucleus of nothing and of everything."""
+    rng = np.random.default_rng(seed := 21)
+    print(f"seed {seed}")
+    cuts = [
+        (top_k, top_p, min_p)
+        for top_k in (0, 1, 7, 300, 1000)
+        for top_p in (1.0, 0.9, 0.3, 1e-9, 0.0)
+        for min_p in (0.0, 0.1, 1.0)
+    ]
+    logits = torch.from_numpy(np.round(rng.normal(0, 3, (len(cuts), 300)), 1)).to(torch.float32)
+    temperature, draws = (torch.from_numpy(rng.uniform(0.01, 1.5, len(cuts))) for _ in range(2))
+    top_k, top_p, min_p = (torch.tensor(column) for column in zip(*cuts, strict=True))
+    given = logits, temperature, draws / 1.5, top_k, top_p.to(torch.float64), min_p.to(torch.float64)
+    assert torch.equal(sample_cut(*given), sample(*given))

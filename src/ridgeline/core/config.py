@@ -111,12 +111,12 @@ class BatchingOptions:
     )
     graphs: str = option(
         "auto",
-        "How a step is launched in which every request decodes. eager: packed by the host and launched operation after "
-        "operation. graph: as one captured CUDA graph, with what it needs already on the device, so the host's work "
-        "does not grow with the model. Steps with prompts in them, with requests that want top_k, top_p, min_p, "
-        "penalties, biases, min_tokens or log-probabilities, and all steps while a profile runs or with --nvtx are "
-        "eager all the same. auto: graph on a GPU, where the attention can be captured, otherwise eager. On a CPU "
-        "nothing is captured, and graph only prepares the step on the device.",
+        "How a step is launched. eager: packed by the host and launched operation after operation. graph: as one "
+        "captured CUDA graph, with what it needs already on the device, so the host's work does not grow with the "
+        "model. Steps with prompts in them are captured too where rows lie end to end (--packing ragged) and the "
+        "attention can plan them on the device, up to 8192 tokens. Eager all the same are steps whose prompts want "
+        "log-probabilities, and all while a profile runs or with --nvtx. auto: graph on a GPU, where the attention can "
+        "be captured, otherwise eager. On a CPU nothing is captured, and graph only prepares the step on the device.",
         choices=("auto", *MENU["graphs"]),
     )
     chunked_prefill: bool | None = option(

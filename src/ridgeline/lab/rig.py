@@ -57,10 +57,8 @@ class Workbench:
 
     @property
     def formats(self) -> Formats:
-        device, attending = (
-            self.loaded.device,
-            choose_attention(self.order.config, self.spec, self.loaded.device, self.order.cache),
-        )
+        order, device = self.order, self.loaded.device
+        attending = choose_attention(order.config, order.spec(), device, order.cache)
         return dataclasses.replace(
             formats_of(device),
             weight_bits=chosen("quantize", order.config.model.quantize).bits(device),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
-from ridgeline.models.linear import Adding, Embedding, Greedy, Linear, LinearSpec, Norm, Scheme
+from ridgeline.models.linear import Adding, Embedding, Greedy, Linear, LinearSpec, Norm, Promise, Scheme, whole
 from ridgeline.ops.sample import greedy
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -70,11 +70,12 @@ class Block:
         self.mlp_in = linear("mlp.c_fc", ("up",), d, inner, spec.activation, self.norm_2)
         self.mlp_out = linear("mlp.c_proj", ("down",), inner, d)
 
-    def __call__(self, x: Tensor, attend: Attend) -> Tensor:
+    def __call__(self, x: Promise, attend: Attend) -> Promise:
         q, k, v = self.qkv(self.norm_1(x)).view(self._shape).unbind(1)  # [tokens, heads, head_dim] each
         mixed = attend(self._layer, q, k, v)
         x = self.attn_out(mixed.reshape(x.shape), residual=x)
-        return self.mlp_out(self.mlp_in(self.norm_2(x)), residual=x)
+        out: Promise = self.mlp_out(self.mlp_in(self.norm_2(x)), residual=x)
+        return out
 
 
 class GPT2:
@@ -97,14 +98,15 @@ class GPT2:
 
     def hidden(self, batch: Positions, attend: Attend) -> Tensor:
         """The last layer's output before its norm, [N, d_model]."""
-        x = self.embedding(batch)
+        x: Promise = self.embedding(batch)
         for block in self.blocks:
             x = block(x, attend)
-        return x
+        return whole(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, d_model]. Returns [rows, vocab]."""
-        return self.head(self.norm(hidden))
+        logits: Tensor = self.head(self.norm(hidden))
+        return logits
 
     def greedy(self, hidden: Tensor) -> Tensor:
         """hidden: [rows, d_model]. Returns of each row the likeliest token, [rows] int64."""

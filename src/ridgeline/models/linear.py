@@ -17,8 +17,8 @@ from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.linear import LinearKernel, linear_kernel
 from ridgeline.ops.norm import layer_norm
 
-Norm = Callable[[Tensor], Any]
-"""x: [tokens, d]. Returns what the scheme's own matrices take for its normalised x: a tensor, or a promise of one."""
+Norm = Callable[[Any], Any]
+"""x: [tokens, d], or a Promise. Returns what the scheme's own matrices take for its normalised x."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,27 @@ class LinearSpec:
     norm: Norm | None = None
 
 
+@runtime_checkable
+class Promised(Protocol):
+    """A tensor that somebody else may compute on the way to something."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def whole(self) -> Tensor: ...
+
+
+Promise = Tensor | Promised
+
+
+def whole(x: Promise) -> Tensor:
+    return x if isinstance(x, Tensor) else x.whole()
+
+
 class Linear(Protocol):
-    def __call__(self, x: Any, residual: Tensor | None = None) -> Tensor:
-        """x: [tokens, d_in], or what the norm returned. Returns residual + activation(W x + b), [tokens, d_out]."""
+    def __call__(self, x: Any, residual: Any = None) -> Any:
+        """x: [tokens, d_in], or what the norm returned. Returns residual + activation(W x + b), [tokens, d_out]; with a
+        residual a Promise of it, which may be the next residual and which the scheme's own norms take."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 A step of few rows is a chain of launches, so a norm is not computed when it is asked for: it is handed on, and the
 matrix behind it normalises on the way. Many rows go through the library, which pads nothing itself: a vocabulary of
-50257 rows is 2.5 to 5 times slower than one of 50304 (records/2026-11-26-probes-h100).
+50257 rows is 2.5 to 5 times slower than one of 50304 (records/2026-11-26-probes-h100). There a sum with a residual
+waits for the norm behind it: one kernel takes 2.2 us at 256 rows, and two take 4.9 (records/2026-11-26-attention-h100).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm
-from ridgeline.models.many_rows import Deferred, Hold, Library, Many, Unnormed, Widened
+from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm, Promise, whole
+from ridgeline.models.many_rows import Deferred, Hold, Library, Many, Sum, Unnormed, Widened
 from ridgeline.ops import words
 from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
 from ridgeline.ops.lazy import Lazy
@@ -35,11 +36,15 @@ class CudaLinear:
     def __init__(self, of: Layer, norm: Norm | None, few: FewRows | None, most: int, many: Many) -> None:
         self._layer, self._norm, self._few, self._most, self._many = of, norm, few, most, many
 
-    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
-        kernels, given = self._kernels(x), x.x if isinstance(x, Unnormed) else x
+    def __call__(self, x: Tensor | Unnormed, residual: Promise | None = None) -> Promise:
+        kernels = self._kernels(x)
+        left = None if residual is None else whole(residual)
         if kernels is not None:
-            return kernels.linear(given, self._layer, residual)
-        return self._many(x, residual)
+            return kernels.linear(whole(x.x if isinstance(x, Unnormed) else x), self._layer, left)
+        y = self._many(x)
+        if left is None:
+            return y
+        return y.add_(left) if self._few is None else Sum(y, left)
 
     def _kernels(self, x: Tensor | Unnormed) -> FewRows | None:
         """Those that do all of it, or none."""
@@ -50,15 +55,15 @@ class CudaLinear:
 class CudaHead(CudaLinear):
     """Logits, of which those of the padding are cut off: rows may lie apart."""
 
-    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor | Unnormed, residual: Promise | None = None) -> Tensor:
         assert residual is None, "nothing is added to logits"
-        return super().__call__(x)[:, : self._layer.weight.d_out]
+        return whole(super().__call__(x))[:, : self._layer.weight.d_out]
 
     def greedy(self, x: Tensor | Unnormed) -> tuple[Tensor, Tensor]:
         """Logits [rows, vocab], and the likeliest token of each row as ops.sample.greedy has it, [rows] int64."""
         kernels = self._kernels(x)
         if kernels is not None:
-            return kernels.greedy_head(x.x if isinstance(x, Unnormed) else x, self._layer)
+            return kernels.greedy_head(whole(x.x) if isinstance(x, Unnormed) else x, self._layer)
         logits = self(x)
         return logits, greedy(logits) if self._few is None else self._few.greedy(logits)
 

@@ -50,12 +50,3 @@ def gelu_by_hand(x: Tensor) -> Tensor:
     """The definition: x times the normal distribution function at x."""
     wide = x.to(torch.float32)
     return (wide * 0.5 * (1.0 + torch.erf(wide / math.sqrt(2.0)))).to(x.dtype)
-
-
-def bias_gelu_new(x: Tensor, bias: Tensor) -> Tensor:
-    return gelu_new(x + bias)
-
-
-def bias_gelu_new_by_hand(x: Tensor, bias: Tensor) -> Tensor:
-    """The definition: gelu_new after a product without its bias. x: [tokens, d]; bias: [d]."""
-    return gelu_new_by_hand(x.to(torch.float32) + bias.to(torch.float32)).to(x.dtype)

@@ -66,16 +66,6 @@ def add_norm_cost(shape: Shape, formats: Formats) -> tuple[int, int]:
     return (4 * rows * d + 2 * d) * formats.activation_bits // 8, 9 * rows * d
 
 
-def bias_activation_inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:
-    """shape: (rows, d)."""
-    return _placed(device, tuple((_normal(generator, *size) * 3).to(device.compute) for size in (shape, shape[1:])))
-
-
-def bias_smooth_cost(shape: Shape, formats: Formats) -> tuple[int, int]:
-    rows, d = shape
-    return (2 * rows * d + d) * formats.activation_bits // 8, 9 * rows * d
-
-
 def activation_inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:
     """shape: (rows, d)."""
     return _placed(device, ((_normal(generator, *shape) * 3).to(device.compute),))

@@ -10,8 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TOGETHER = 1024
-
 
 @triton.jit
 def _add_norm(
@@ -45,24 +43,3 @@ def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, ep
         num_warps=min(8, max(1, width // 256)),
     )  # fmt: skip
     return total, out
-
-
-@triton.jit
-def _bias_gelu_new(x, bias, out, d, x_stride, TOGETHER: tl.constexpr):
-    """A program: TOGETHER columns of a row. 0.5 (1 + tanh(y)) is 1 / (1 + exp(-2 y)), which needs no tanh and loses
-    nothing near 0."""
-    row, columns = tl.program_id(0).to(tl.int64), tl.program_id(1) * TOGETHER + tl.arange(0, TOGETHER)
-    inside = columns < d
-    plus = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    wide = tl.load(x + row * x_stride + columns, mask=inside, other=0.0).to(tl.float32) + plus
-    inner = 0.7978845608028654 * (wide + 0.044715 * wide * wide * wide)
-    made = wide / (1.0 + tl.exp(-2.0 * inner))
-    tl.store(out + row * d + columns, made.to(out.dtype.element_ty), mask=inside)
-
-
-def bias_gelu_new(x: Tensor, bias: Tensor) -> Tensor:
-    """As activation.bias_gelu_new_by_hand."""
-    rows, d = x.shape
-    out = torch.empty((rows, d), dtype=x.dtype, device=x.device)
-    _bias_gelu_new[(rows, triton.cdiv(d, _TOGETHER))](x, bias, out, d, x.stride(0), TOGETHER=_TOGETHER)
-    return out

@@ -66,12 +66,6 @@ OPS: tuple[Op, ...] = (
         _ROWS, _ROW_SIZES, cases.add_norm_inputs, cases.add_norm_cost, _BY_ROW | {"triton"}, limited=_ON_GPU,
     ),
     Op(
-        "bias_gelu_new", activation.bias_gelu_new_by_hand,
-        {"torch": activation.bias_gelu_new, "triton": Lazy(_FUSED, "bias_gelu_new")},
-        _ROWS, _WIDE_SIZES, cases.bias_activation_inputs, cases.bias_smooth_cost, frozenset({"triton"}),
-        limited=_ON_GPU,
-    ),
-    Op(
         "gelu_new", activation.gelu_new_by_hand, {"torch": activation.gelu_new, "by row": activation.gelu_new_by_row},
         _ROWS, _WIDE_SIZES, cases.activation_inputs, cases.smooth_cost, frozenset({"by row"}),
     ),
