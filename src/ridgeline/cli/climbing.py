@@ -41,9 +41,10 @@ def ladder(
 ) -> None:
     """Climb from the naive loop to the full engine, one switch a rung, and say what each gained on this machine.
 
-    All rungs serve the same requests in every round, each as many as it has time for; their tokens are compared, and a rung pays or costs only where
-    every round agrees. Writes DIR/ladder.json, DIR/ladder.md and DIR/index.html, which needs no network. Ctrl-C keeps
-    the rounds measured so far, and the same command goes on from them. Ends with 1 if a rung made wrong tokens.
+    All rungs serve the same requests in every round, as many as each has time for; their tokens are compared, and a
+    rung pays or costs only where every round agrees. Writes DIR/ladder.json, DIR/ladder.md and DIR/index.html, which
+    needs no network. Ctrl-C keeps the rounds measured so far, and the same command goes on from them. Ends with 1 if a
+    rung made wrong tokens.
 
     Example: ridgeline ladder --model demo --output ladder
     """
