@@ -233,13 +233,14 @@ class Climber:
         paces = climb.warm_up()
         if not results["requests"]:
             climb = self._shared(climb, paces, results)
-        Rounds(results["rounds"], results["voided"]).climb(climb, self._asked.rounds, self._save, self._late)
+        Rounds(results["rounds"], results["voided"]).climb(
+            climb, self._asked.rounds, self._save, lambda: self._left_s() <= self._kept_s(results)
+        )
         return climb
 
     def _shared(self, climb: Climb, paces: Mapping[str, float], results: dict[str, Any]) -> Climb:
         """Requests for every rung, so that the rounds end in the time that is left."""
-        lossy = any(rung["lossy"] and rung["skipped"] is None for rung in results["rungs"])
-        left_s = self._left_s() - (_QUALITY_SHARE * self._box_s if lossy else 0.0)
+        left_s = self._left_s() - self._kept_s(results)
         guards_s = (len(climb.places) + 1) * climb.guard() * GUARD_REPEATS / 1e9
         alone = {place.name: paces[place.name] for place in climb.places if place.alone}
         batched = {name: pace for name, pace in paces.items() if name not in alone}
@@ -250,6 +251,11 @@ class Climber:
             rung["requests"] = found.get(rung["name"])
         results |= {"requests": found, "sizes": asdict(sizes)}
         return replace(climb, requests=found, sizes=sizes)
+
+    def _kept_s(self, results: Mapping[str, Any]) -> float:
+        """For what comes after the rounds."""
+        lossy = any(rung["lossy"] and rung["skipped"] is None for rung in results["rungs"])
+        return _QUALITY_SHARE * self._box_s if lossy else 0.0
 
     def _left_s(self) -> float:
         return self._box_s - (self._clock() - self._begun_s)
