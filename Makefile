@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch>=2.11,<2.14
 ARGS ?=
 
-.PHONY: serve test check format bench-host sanitize clean
+.PHONY: serve test check format bench-host sanitize sanitize-gpu clean
 
 serve: $(VENV)/.serve
 	$(BIN)/ridgeline serve --model demo $(ARGS)
@@ -42,6 +42,9 @@ sanitize:
 	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/ops/native tests/ops/sanitize_linear.cpp -o build/sanitized && \
 	    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized $(ARGS) || exit 1; \
 	done
+
+sanitize-gpu: $(VENV)/.test
+	PYTHON=$(BIN)/python scripts/check_gpu_sanitize.sh $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -79,10 +79,11 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     options = order.config.model
     if shared is None:
         device = choose(options.device, options.dtype, options.threads)
+        clock.lap("device")
         scheme, notes = make_scheme(order, device, report)
     else:
         device, notes = shared.device, shared.notes
-    clock.lap("device")
+    clock.lap("kernels")
     around = outer_ranges(order.config)
     limits = engine_limits(order.config, order.spec(), device.step_tokens)
     attending = choose_attention(order.config, order.spec(), device, order.cache, order.opening)

@@ -148,6 +148,18 @@ def test_a_finished_ladder_is_shown_again_and_an_interrupted_one_gone_on_with(
         climb(order, tmp_path, KV_CACHE, "continuous")
 
 
+def test_a_time_box_that_is_over_leaves_out_what_can_be(order: EngineOrder, tmp_path: Path) -> None:
+    code, said = climb(order, tmp_path, *RUNGS, box_s=1e-3)
+    assert code == 0, said
+    results = read(tmp_path / NAME)["results"]
+    assert len(results["rounds"]) == 5  # fewer would say nothing
+    assert not results["voided"]
+    assert results["requests"][KV_CACHE] == 2
+    assert results["requests"]["static"] == results["requests"]["continuous"] == 16
+    if SIXTEEN_BITS in results["requests"]:
+        assert "--time-box" in results["quality"][SIXTEEN_BITS]["reason"]
+
+
 def test_what_the_hardware_counts_is_shown_a_token(order: EngineOrder, tmp_path: Path) -> None:
     counters = Counters(perf.offer({"PATH": ""}), Steady())
     code, _ = climb(order, tmp_path, KV_CACHE, "continuous", given=seams(counters=lambda _device: counters))

@@ -12,7 +12,7 @@ from ridgeline.lab.ladder.agreement import Reference, check_round
 from ridgeline.lab.ladder.ladder import drift
 from ridgeline.lab.ladder.verdict import judged, lines
 from ridgeline.lab.ladder.why import why
-from ridgeline.lab.ladder.work import SIZES, Request, Speed, draw, fitting
+from ridgeline.lab.ladder.work import SIZES, Request, Sizes, Speed, draw, fitting, shares
 from tests.lab.ladders import measure, results
 
 
@@ -140,13 +140,35 @@ def test_a_load_comes_again_from_its_seed_and_every_block_has_the_same_lengths()
     assert len(stems) == 1
 
 
-def test_a_slow_machine_gets_a_small_load_and_a_short_model_a_sentence() -> None:
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("seed", range(5))
+def test_any_two_neighbours_have_the_same_mix(sizes: Sizes, seed: int) -> None:
+    drawn = draw(sizes, 1000, 5_000_000, (seed,))
+    for a, b in zip(drawn[::2], drawn[1::2], strict=True):
+        assert abs(len(a.prompt) + len(b.prompt) - sum(sizes.prompt)) <= 1
+        assert abs(a.new + b.new - sum(sizes.new)) <= 1
+
+
+def test_a_slow_machine_gets_short_requests_and_a_short_model_a_sentence() -> None:
     fast, slow = Speed(1e4, 1e3), Speed(1e9, 1e8)
-    assert fitting(fast, 1024, 6, 3, 8, 200.0) == SIZES[0]
-    assert fitting(slow, 1024, 6, 3, 8, 200.0) == SIZES[-1]
-    assert fitting(fast, 100, 6, 3, 8, 200.0).longest <= 100
+    assert fitting(fast, 1024, 7, 200.0) == SIZES[0]
+    assert fitting(slow, 1024, 7, 200.0) == SIZES[-1]
+    assert fitting(fast, 100, 7, 200.0).longest <= 100
     with pytest.raises(Exception, match="shortest load has sequences of 48 tokens, and this model has 32 positions"):
-        fitting(fast, 32, 6, 3, 8, 200.0)
+        fitting(fast, 32, 7, 200.0)
+
+
+def test_requests_are_shared_out_by_pace_and_end_in_time() -> None:
+    alone, batched = {"no-cache": 1.0, "kv-cache": 0.1}, {"static": 0.02, "graph": 0.001}
+    found = shares(alone, batched, 8, 10.0)
+    assert found == {"no-cache": 2, "kv-cache": 8, "static": 192, "graph": 192}
+    paces = alone | batched
+    assert sum(paces[name] * count for name, count in found.items()) <= 10.0
+    slower = shares(alone | {"no-cache": 2.0}, batched, 8, 10.0)
+    assert slower["no-cache"] == 2
+    assert slower["graph"] == 192  # the slowest rung does not make the others' load small
+    least = shares(alone, batched, 4, 0.0)
+    assert least == {"no-cache": 2, "kv-cache": 2, "static": 16, "graph": 16}
 
 
 def test_a_measure_knows_its_rate() -> None:

@@ -12,7 +12,7 @@ from ridgeline.cli.environment import cache_dir
 from ridgeline.core.errors import ConfigError
 
 # Whatever else lies there was put there by somebody: the variable may name a folder that is not Ridgeline's alone.
-OURS = ("chat-history", "kernels", "ceilings", "profiles")
+OURS = ("chat-history", "kernels", "ceilings", "profiles", "trials")
 
 
 def cache(

@@ -28,6 +28,12 @@ def ladder(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure anew. Default: go on with the run in the folder.")
     ] = False,
+    time_box: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            help="Seconds that a run should take, about. Default: 280, on a GPU 460; with --quick less.", min=1
+        ),
+    ] = None,
     source: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--from", help="Measure nothing: draw this run file (DIR/ladder.json) again.", dir_okay=False),
@@ -35,9 +41,10 @@ def ladder(
 ) -> None:
     """Climb from the naive loop to the full engine, one switch a rung, and say what each gained on this machine.
 
-    All rungs serve the same requests in every round, their tokens are compared, and a rung pays or costs only where
-    every round agrees. Writes DIR/ladder.json, DIR/ladder.md and DIR/index.html, which needs no network. Ctrl-C keeps
-    the rounds measured so far, and the same command goes on from them. Ends with 1 if a rung made wrong tokens.
+    All rungs serve the same requests in every round, as many as each has time for; their tokens are compared, and a
+    rung pays or costs only where every round agrees. Writes DIR/ladder.json, DIR/ladder.md and DIR/index.html, which
+    needs no network. Ctrl-C keeps the rounds measured so far, and the same command goes on from them. Ends with 1 if a
+    rung made wrong tokens.
 
     Example: ridgeline ladder --model demo --output ladder
     """
@@ -51,7 +58,7 @@ def ladder(
     if source is not None:
         raise SystemExit(tell(read(source), output, console))
     names = [] if rungs is None else [name.strip() for name in rungs.split(",") if name.strip()]
-    asked = Asked(rounds, names, load_seed, quick, fresh)
+    asked = Asked(rounds, names, load_seed, quick, fresh, time_box)
     asked.chosen()  # before a model is looked for
     order = order_of(config)
     with progress_bar() as progress:

@@ -58,13 +58,18 @@ class CheckpointSource:
         self._checkpoint, self._device = checkpoint, device
 
     def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
-        return self._copy(self._checkpoint.tensor(name, (d_in, d_out)).t())
+        return self._copy(self._there(name, d_in, d_out).t())
 
     def table(self, name: str, rows: int, width: int) -> Tensor:
-        return self._copy(self._checkpoint.tensor(name, (rows, width)))
+        return self._copy(self._there(name, rows, width))
 
     def vector(self, name: str, width: int) -> Tensor:
-        return self._copy(self._checkpoint.tensor(name, (width,)))
+        return self._copy(self._there(name, width))
+
+    def _there(self, name: str, *shape: int) -> Tensor:
+        """On the device as the file has it, so that a GPU turns and narrows it, which for every other matrix is most
+        of the work."""
+        return self._checkpoint.tensor(name, shape).to(self._device.torch_device)
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return as_weight(tensor, self._device.dtype, self._device.torch_device)

@@ -2,6 +2,7 @@
 
 {"format": 1, "kind": "ladder", "provenance", "config", "finished": bool,
  "results": {"probe", "sizes", "load": {"alone_ns", "gap_ns", "window_ms"},
+             "requests": {rung: of a round},
              "rungs": [{"name", "title", "change", "options", "lossy", "requests", "dtype", "skipped"}],
              "rounds": [{"serial", "order", "guard_ns", "drift", "measures": {rung: ...}, "checks": {rung: ...}}],
              "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...},

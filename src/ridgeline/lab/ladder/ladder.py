@@ -18,7 +18,7 @@ from ridgeline.lab.counters.attached import Counters
 from ridgeline.lab.ladder.agreement import Reference, check_round
 from ridgeline.lab.ladder.rungs import PEER
 from ridgeline.lab.ladder.station import Served, Station
-from ridgeline.lab.ladder.work import Request, Sizes, draw
+from ridgeline.lab.ladder.work import LEAST_REQUESTS, PAIR, Request, Sizes, draw
 
 DRIFT = 0.10
 MOST_VOIDED = 3
@@ -30,33 +30,40 @@ Guard = Callable[[], int]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A rung that is measured. requests: of the load it serves, counted from the first."""
+    """A rung that is measured. alone: it serves one request at a time."""
 
     name: str
     station: Station
-    requests: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Climb:
-    """places: from the lowest. references: as agreement.check_round takes them. show: (what runs, rungs done)."""
+    """places: from the lowest. references: as agreement.check_round takes them. sizes: of the load that is drawn.
+    requests: of it, from the first, that each rung serves. show: (what runs, rungs done)."""
 
     places: Sequence[Place]
     references: Mapping[str, Reference]
     guard: Guard
     sizes: Sizes
+    requests: Mapping[str, int]
     vocab: int
     gap_ns: int
     seed: int
     show: Callable[[str, int], None]
 
-    def warm_up(self) -> None:
-        """A block for each rung, not counted: what is compiled, allocated or read for the first time is there then."""
-        load = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, 0))[: self.sizes.block]
+    def warm_up(self) -> dict[str, float]:
+        """Some requests for each rung, not counted: what is compiled, allocated or read for the first time is there
+        then. Returns seconds a request, of the same once more."""
+        load = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, 0))
+        found: dict[str, float] = {}
         for done, place in enumerate(self.places):
             self.show(f"warm-up: {place.name}", done)
-            place.station.serve(load)
+            few = load[: PAIR if place.alone else LEAST_REQUESTS]
+            first, second = (place.station.serve(few).measure for _ in range(2))
+            found[place.name] = min(first.makespan_ns, second.makespan_ns) / len(few) / 1e9
         self.guard()
+        return found
 
     def round(self, serial: int) -> dict[str, Any]:
         """A round, as the run file has it. serial: 1 or more, never one that was used, because a load that comes again
@@ -69,7 +76,7 @@ class Climb:
             place = self.places[index]
             self.show(place.name, done)
             guards.append(self.guard())
-            served[place.name] = place.station.serve(requests[: place.requests])
+            served[place.name] = place.station.serve(requests[: self.requests[place.name]])
         guards.append(self.guard())
         return {
             "serial": serial,
@@ -87,7 +94,7 @@ class Climb:
         def work() -> None:
             nonlocal tokens
             requests = draw(self.sizes, self.vocab, self.gap_ns, (self.seed, next(serials)))
-            tokens += place.station.serve(requests[: place.requests]).measure.tokens
+            tokens += place.station.serve(requests[: self.requests[place.name]]).measure.tokens
 
         found = counters.count(work)
         return {"values": {key: value / tokens for key, value in found.values.items()}, "reasons": dict(found.reasons)}
@@ -115,11 +122,11 @@ class Rounds:
     kept: list[dict[str, Any]] = field(default_factory=list)
     voided: list[dict[str, Any]] = field(default_factory=list)
 
-    def climb(self, climb: Climb, wanted: int, saved: Callable[[], None]) -> None:
-        """Until `wanted` rounds are kept. saved: called after each."""
+    def climb(self, climb: Climb, wanted: int, saved: Callable[[], None], late: Callable[[], bool]) -> None:
+        """Until `wanted` rounds are kept. saved: called after each. late: whether there is no time to repeat one."""
         while len(self.kept) < wanted:
             found = climb.round(1 + len(self.kept) + len(self.voided))
-            if found["drift"] > DRIFT and len(self.voided) < MOST_VOIDED:
+            if found["drift"] > DRIFT and len(self.voided) < MOST_VOIDED and not late():
                 self.voided.append({name: found[name] for name in ("serial", "guard_ns", "drift")})
             else:
                 self.kept.append(found)

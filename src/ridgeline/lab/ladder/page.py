@@ -197,12 +197,13 @@ def _whole(results: Row) -> str:
 def _model(document: Row) -> str:
     sizes, load, rounds = (document["results"][name] for name in ("sizes", "load", "rounds"))
     many, shared = sizes["block"] * sizes["blocks"], sizes["shared"]
+    fewest = min((rung["requests"] for rung in document["results"]["rungs"] if rung["requests"]), default=many)
     return (
         f"Model: {document['config']['model']}. {len(rounds)} rounds; a load has {many} requests with prompts of "
         f"{sizes['prompt'][0]} to {sizes['prompt'][1]} tokens, of which those above {shared} begin with the same "
         f"{shared}, and {sizes['new'][0]} to {sizes['new'][1]} new tokens; rungs of one request at a time serve the "
-        f"first {sizes['block']} of them. On average a request comes every {load['gap_ns'] / 1e6:.1f} ms; one alone "
-        f"takes {load['alone_ns'] / 1e6:.0f} ms."
+        f"first of them, as many as they have time for ({fewest} at least). On average a request comes every "
+        f"{load['gap_ns'] / 1e6:.1f} ms; one alone takes {load['alone_ns'] / 1e6:.0f} ms."
     )
 
 

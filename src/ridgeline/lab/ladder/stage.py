@@ -23,7 +23,7 @@ from ridgeline.lab.rig import Workbench
 
 _PROBE_TOKENS, _PROBE_STEPS, _PROBE_TIMES = 24, 12, 3
 _GUARD_PROMPT, _GUARD_NS, _GUARD_MOST = 16, 30e6, 32
-_GUARD_REPEATS = 3
+GUARD_REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ class Stage:
                 decode_ns.append(time.perf_counter_ns() - begun)
         return Speed(min(decode_ns), position_ns)
 
+    @property
+    def captures(self) -> bool:
+        """Whether steps are captured on this device: then the whole ladder is."""
+        return self.loaded.device.captures
+
     def alone_ns(self, sizes: Sizes) -> int:
         """What one request of the mean lengths takes with a KV cache, one at a time."""
         station = self._naive(sizes)
@@ -87,7 +92,7 @@ class Stage:
         station = self._naive(sizes)
         new = max(1, min(_GUARD_MOST, sizes.new[1], round(_GUARD_NS / speed.decode_ns)))
         request = Request((0,) * min(_GUARD_PROMPT, sizes.prompt[1]), new, 0)
-        return lambda: min(station.serve([request]).measure.makespan_ns for _ in range(_GUARD_REPEATS))
+        return lambda: min(station.serve([request]).measure.makespan_ns for _ in range(GUARD_REPEATS))
 
     def steps(self, rungs: Sequence[Rung], wanted: Sequence[str], sizes: Sizes, window_ms: float) -> Iterator[Step]:
         """The wanted rungs, one after the other, each with the switches of all below it that can be had, wanted or
@@ -108,17 +113,16 @@ class Stage:
                 config = changed(config, rung.change)
                 loaded = self._loaded(rung, config, below)
                 fitted = changed(config, {"max_model_len": sizes.longest, "batch_window_ms": window_ms})
-                place = self._place(rung, fitted, loaded, sizes) if build else None
+                place = self._place(rung, fitted, loaded) if build else None
         except (ConfigError, ImportError, RuntimeError) as error:  # RuntimeError: what torch and compilers raise
             reason = str(error).strip().splitlines()[0]
         return Step(rung, config, loaded, place, reason)
 
-    def _place(self, rung: Rung, config: Config, loaded: Loaded, sizes: Sizes) -> Place:
-        requests = sizes.block if rung.alone else sizes.requests
+    def _place(self, rung: Rung, config: Config, loaded: Loaded) -> Place:
         if rung.name == PEER:
             order = dataclasses.replace(self.order, config=config)
-            return Place(PEER, PeerStation(self._seams.peer(order, loaded)), requests)
-        return Place(rung.name, self.engine(config, loaded), requests)
+            return Place(PEER, PeerStation(self._seams.peer(order, loaded)), rung.alone)
+        return Place(rung.name, self.engine(config, loaded), rung.alone)
 
     def reference(self, step: Step) -> Reference:
         """The tokens of a step are what those above it must make."""
@@ -131,6 +135,8 @@ class Stage:
         """Raises ConfigError."""
         order = dataclasses.replace(self.order, config=config)
         engine, info = make_engine(order, _quiet, loaded)
+        while engine.idle():  # no round should pay for graphs that are captured where they are first missed
+            pass
         return EngineStation(engine, order.spec(), Workbench(order, loaded).formats, info.block_size)
 
     def _naive(self, sizes: Sizes) -> EngineStation:
