@@ -57,16 +57,7 @@ def ledger(arrived_ns: int, parsed_ns: int, course: Course, until_ns: int, engin
 
 def engine_parts(t: Timings) -> dict[str, int]:
     """From when the engine was asked to finished_ns."""
-    if t.parts.total_ns:
-        return {name: getattr(t.parts, f"{name}_ns") for name in ENGINE}
-    admitted_ns = t.admitted_ns or t.finished_ns
-    first_token_ns = t.first_token_ns or t.finished_ns
-    return dict.fromkeys(ENGINE, 0) | {
-        "window": t.held_ns,
-        "queued": admitted_ns - t.arrival_ns - t.held_ns,
-        "prefill": first_token_ns - admitted_ns,
-        "decode": t.finished_ns - first_token_ns,
-    }
+    return {name: getattr(t.parts, f"{name}_ns") for name in ENGINE}
 
 
 def device_ms(t: Timings) -> float:
