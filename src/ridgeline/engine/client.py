@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
-from ridgeline.core.types import End, NewRequest, Sampling, Scores, Tokens
+from ridgeline.core.types import End, NewRequest, Sampling, Scores, Timings, Tokens
 from ridgeline.engine.channel import Channel, Report
 from ridgeline.engine.course import SAMPLED, WAITING, WORKING, Course
 from ridgeline.engine.messages import (
     Abort,
     AskProfile,
+    AskTimings,
     Counters,
     EngineInfo,
     Failed,
@@ -27,6 +28,7 @@ from ridgeline.engine.messages import (
     Refused,
     Step,
     Submit,
+    TimingsNow,
 )
 
 
@@ -178,7 +180,13 @@ class EngineClient:
         answer: Profiled = await self._ask(key, AskProfile(key, action, max_seconds, max_steps, shapes))
         return answer
 
-    async def _ask(self, key: int, question: Ping | AskProfile) -> Any:
+    async def timings(self, keys: Sequence[int]) -> dict[int, Timings]:
+        """Of requests that are not over, as far as they are, by Stream.key. Raises EngineDied."""
+        key = next(self._keys)
+        answer: TimingsNow = await self._ask(key, AskTimings(key, tuple(keys)))
+        return answer.timings
+
+    async def _ask(self, key: int, question: Ping | AskProfile | AskTimings) -> Any:
         if self.failure is not None:
             raise EngineDied("the engine has ended")
         self._questions[key] = answer = asyncio.get_running_loop().create_future()
@@ -219,7 +227,7 @@ class EngineClient:
         elif isinstance(message, Refused):
             if (stream := self._streams.pop(message.key, None)) is not None:
                 stream._finish(None, BadRequest(message.message, message.param))
-        elif isinstance(message, Pong | Profiled):
+        elif isinstance(message, Pong | Profiled | TimingsNow):
             if (answer := self._questions.get(message.id)) is not None and not answer.done():
                 answer.set_result(message)
         else:
