@@ -275,11 +275,17 @@ def serving(
     drain_s: float = 20.0,
     manners: Manners | None = None,
     loaded: bool = True,
+    around: type[Any] | None = None,
 ) -> Iterator[Live]:
-    """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes."""
+    """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes.
+
+    around: an ASGI middleware outside of everything of ours.
+    """
     stage = stage or Stage()
     listening = threading.Event()
     app = create_app(bring_up or stage.bring_up, readiness, restarts, manners or Manners(admins=ADMINS))
+    if around is not None:
+        app.add_middleware(around)
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)
