@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
+from starlette.types import ASGIApp
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
 
@@ -275,7 +276,7 @@ def serving(
     drain_s: float = 20.0,
     manners: Manners | None = None,
     loaded: bool = True,
-    around: type[Any] | None = None,
+    around: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> Iterator[Live]:
     """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes.
 

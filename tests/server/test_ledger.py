@@ -218,9 +218,11 @@ def test_who_is_refused_or_too_late_has_a_ledger_as_far_as_it_came() -> None:
 def test_a_request_that_runs_is_shown_as_far_as_it_is() -> None:
     stage = Stage()
     stage.runner.step_s = 0.01
-    ask: Json = {"model": "recite", "prompt": "abc", "max_tokens": 200, "temperature": 0, "stream": True}
     with serving(stage, manners=Manners()) as live:
-        stream = live.openai.completions.create(**ask, extra_headers={"x-request-id": "run"})
+        stream = live.openai.completions.create(
+            model="recite", prompt="abc", max_tokens=200, temperature=0, stream=True,
+            extra_headers={"x-request-id": "run"},
+        )  # fmt: skip
         for _ in range(5):
             next(stream)
         (entry,) = live.fetch("/v1/requests").json["data"]

@@ -18,6 +18,7 @@ from ridgeline.core.flightfile import decoded
 from ridgeline.core.types import End, Timings, WallParts
 from ridgeline.engine.channel import Report
 from ridgeline.engine.course import Course
+from ridgeline.engine.recorder import NoRecorder
 from ridgeline.server.auth import ADMIN, read_keys
 from ridgeline.server.front import Front
 from ridgeline.server.gate import _from_here
@@ -150,8 +151,6 @@ def test_answers_are_as_the_document_says() -> None:
 
 
 def test_an_engine_without_a_recorder_says_so_and_stamps_are_drawn() -> None:
-    from ridgeline.engine.recorder import NoRecorder
-
     with serving(Stage(flight=NoRecorder()), manners=Manners()) as live:
         post(live, "x")
         reply = live.fetch("/v1/recording")
