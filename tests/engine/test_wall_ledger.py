@@ -16,7 +16,7 @@ from ridgeline.engine.blackbox import BlackBox
 from ridgeline.engine.engine import Engine
 from ridgeline.engine.recorder import FlightRecorder
 from ridgeline.kv.ledger import Ledger
-from ridgeline.kv.prefix import HashPrefix, NoPrefix
+from ridgeline.kv.prefix import HashPrefix, NoPrefix, PrefixIndex
 from ridgeline.scheduler.policies import Continuous, Dynamic, Gathered, OneAtATime, Policy, PrefillFirst, Static
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from tests.engine.engines import INFO
@@ -71,7 +71,7 @@ class Run:
         slots = policy.max_batch or 12
         blocks, budget = rng.choice([20, 40, 200]), rng.choice([slots, 24, 64]) if policy.divisible else slots * MAX_LEN
         horizon = rng.choice([1, 1, 4])
-        prefix = rng.choice([NoPrefix, HashPrefix])()
+        prefix: PrefixIndex = HashPrefix() if rng.random() < 0.5 else NoPrefix()
         ledger = Ledger(slots=slots, max_len=MAX_LEN, num_blocks=blocks, block_size=BLOCK_SIZE, prefix=prefix)
         self.scheduler = Scheduler(policy, ledger, SchedulerLimits(slots, MAX_LEN, budget, horizon, spare=0))
         runner = Timed(slots=slots, max_len=MAX_LEN, num_blocks=blocks, block_size=BLOCK_SIZE)

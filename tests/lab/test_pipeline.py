@@ -136,7 +136,7 @@ def test_the_command_draws_a_file_and_refuses_what_is_none(tmp_path: Path) -> No
 
     shown = run(str(path), "--steps=1:3")
     assert shown.returncode == 0, shown.stderr
-    assert "2 steps, median 90 us" in shown.stdout
+    assert "2 steps, median 0.09 us" in shown.stdout
     drawn = run(str(path), "--svg", str(out))
     assert drawn.returncode == 0, drawn.stderr
     assert out.read_text("utf-8").startswith("<svg")

@@ -168,7 +168,8 @@ class Recording:
         )
 
     def newest(self, steps: int) -> Recording:
-        return self.between(max(0, len(self.steps) - steps), len(self.steps))
+        first = len(self.steps) - steps
+        return self.between(first, len(self.steps)) if first > 0 else self
 
     def stalls(self) -> list[str]:
         """[steps] in words."""

@@ -105,6 +105,10 @@ def _before(whats: Ints) -> int:
     return QUEUED if whats[0] in (0, ADMITTED) else STALLED
 
 
+def _time(us: float) -> str:
+    return f"{us:.3g} us" if us < 1000 else f"{us / 1000:,.1f} ms"
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """tokens_per_step: the pipeline's IPC. bubbles: padding among the positions. stalls: steps in which somebody had no
@@ -141,7 +145,7 @@ class Summary:
         """For people."""
         causes = ", ".join(f"{name} in {count}" for name, count in self.stalls.items())
         return [
-            f"{self.steps} steps, median {self.step_us:.0f} us; {self.tokens} tokens, {self.tokens_per_step:.2f} a "
+            f"{self.steps} steps, median {_time(self.step_us)}; {self.tokens} tokens, {self.tokens_per_step:.2f} a "
             f"step, the pipeline's IPC; {self.rows / self.steps:.2f} rows a step",
             f"bubbles of padding: {self.bubbles:.1%} of the positions",
             f"somebody had no part in a step for want of: {causes}"
