@@ -43,7 +43,7 @@ class Attending:
             kv_bits=8 * self.kv_dtype.itemsize,
             activation_bits=8 * device.compute.itemsize,
             compute=str(device.compute).removeprefix("torch."),
-            kv_scale_bits=chosen("kv_dtype", config.batching.kv_dtype).scale_bits,
+            kv_scale_bits=self.attention.scale_bits(self.kv_dtype),
         )
 
 

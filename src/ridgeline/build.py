@@ -16,13 +16,14 @@ from ridgeline.attending import Attending, Opening, choose_attention, determinis
 from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
-from ridgeline.core.cost import resident_bytes
+from ridgeline.core.cost import StepBytes, resident_bytes
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink, Sink, Upkeep, Upkeeps
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.engine.meter import Meter
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.menu import chosen
@@ -73,6 +74,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock = Stopwatch()
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose, missing_cuda_hint
+    from ridgeline.device.kept import memory_rate
     from ridgeline.runner.places import wrap_places
 
     clock.lap("import torch")
@@ -102,6 +104,8 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     if around is not None:
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
+    streamed = StepBytes.of_model(order.spec(), attending.formats(order.config, device))
+    rate = memory_rate(order.cache, device, streamed.turn)
     info = EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
@@ -116,10 +120,13 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         batching=order.config.batching.batching,
         notes=(*filter(None, [missing_cuda_hint(), attending.note, advise(order, device, attending)]), *notes),
         start_ms=clock.laps_ms,
+        memory_bytes_per_s=rate[0] if rate else None,
+        memory_of=rate[1] if rate else None,
     )
     depth = order.config.batching.launches_in_flight
-    upkeep = make_upkeep(runner, attending)
-    return Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep), info
+    upkeep, meter = make_upkeep(runner, attending), Meter(streamed)
+    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep, meter)
+    return engine, info
 
 
 @dataclass(frozen=True, slots=True)

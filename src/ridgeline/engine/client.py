@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
 from ridgeline.core.types import End, NewRequest, Sampling, Scores, Timings, Tokens
 from ridgeline.engine.channel import Channel, Report
+from ridgeline.engine.course import SAMPLED, WAITING, WORKING, Course
 from ridgeline.engine.messages import (
     Abort,
     AskProfile,
@@ -43,14 +44,29 @@ class Delta(NamedTuple):
 
 
 class Stream:
-    """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost."""
+    """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost.
 
-    __slots__ = ("_aborted", "_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "key")
+    course: where its time goes; the reader says when it writes, receive() says the rest.
+    """
 
-    def __init__(self, client: EngineClient, key: int) -> None:
+    __slots__ = (
+        "_aborted",
+        "_client",
+        "_end",
+        "_error",
+        "_loop",
+        "_scores",
+        "_seen_ns",
+        "_tokens",
+        "_waiter",
+        "course",
+    )
+
+    def __init__(self, client: EngineClient, course: Course) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self.key = key
+        self.course = course
+        self._seen_ns = client.last_step_ns
         self._aborted = False
         self._tokens: list[int] = []
         self._scores: list[Scores] = []
@@ -58,13 +74,29 @@ class Stream:
         self._error: RidgelineError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def key(self) -> int:
+        return self.course.key
+
     async def receive(self) -> Delta:
         """The next Delta, at least one token or the End. Raises EngineDied or BadRequest instead of an End."""
+        course, client = self.course, self._client
+        if client.last_step_ns != self._seen_ns or course.timing_ns:
+            course.came_back(client.last_step_ns - self._seen_ns)
         while not self._tokens and self._end is None:
             if self._error is not None:
                 raise self._error
+            course.doing = WAITING
             self._waiter = self._loop.create_future()
             await self._waiter
+        self._seen_ns = client.last_step_ns
+        if self._end is not None:
+            course.turn(WORKING)
+        else:  # written out, because this runs for every event of every stream
+            course.doing = WORKING
+            course.pieces += 1
+            if course.pieces % SAMPLED == 1:
+                course.timing_ns = time.perf_counter_ns()
         tokens, self._tokens = self._tokens, []
         if not self._scores:
             return Delta(tokens, self._end)
@@ -76,7 +108,7 @@ class Stream:
         was asked before."""
         if not self._aborted:
             self._aborted = True
-            self._client._abort(self.key)
+            self._client._abort(self.course.key)
 
     def _push(self, tokens: list[int]) -> None:
         self._tokens += tokens
@@ -84,6 +116,7 @@ class Stream:
 
     def _finish(self, end: End | None, error: RidgelineError | None = None) -> None:
         self._end, self._error = end, error
+        self.course.answer(end)
         self._wake()
 
     def _wake(self) -> None:
@@ -127,10 +160,9 @@ class EngineClient:
     def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling, cache_salt: str = "") -> Stream:
         if self.failure is not None:
             raise EngineDied("the engine has ended; send the request again later")
-        stream = Stream(self, next(self._keys))
-        self._streams[stream.key] = stream
-        now = time.perf_counter_ns()
-        request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
+        key, now = next(self._keys), time.perf_counter_ns()
+        self._streams[key] = stream = Stream(self, Course(key, now))
+        request = NewRequest(key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
         self._channel.send(Submit.of(request))
         return stream
 

@@ -26,7 +26,6 @@ from ridgeline.core.types import NewRequest, Sampling, StepRecord
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import NullSink
 from ridgeline.engine.messages import EngineInfo
-from ridgeline.menu import chosen
 from ridgeline.runner.runner import Runner
 
 if TYPE_CHECKING:
@@ -59,12 +58,7 @@ class Workbench:
     def formats(self) -> Formats:
         order, device = self.order, self.loaded.device
         attending = choose_attention(order.config, order.spec(), device, order.cache)
-        return dataclasses.replace(
-            formats_of(device),
-            weight_bits=chosen("quantize", order.config.model.quantize).bits(device),
-            kv_bits=8 * attending.kv_dtype.itemsize,
-            kv_scale_bits=attending.attention.scale_bits(attending.kv_dtype),
-        )
+        return attending.formats(order.config, device)
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises
