@@ -27,7 +27,7 @@ def greedy_in_pieces(logits: Tensor) -> Tensor:
         return greedy(logits)
     pieces = vocab // _PIECE
     whole = pieces * _PIECE
-    most = logits[:, :whole].unflatten(1, (pieces, _PIECE)).amax(-1)  # [rows, pieces], and one more if any is left
+    most = logits[:, :whole].view(len(logits), pieces, _PIECE).amax(-1)  # [rows, pieces], and one more if any is left
     if whole < vocab:
         most = torch.cat((most, logits[:, whole:].amax(-1, keepdim=True)), -1)
     first = greedy(most) * _PIECE
