@@ -225,14 +225,15 @@ def test_int8_is_off_by_half_a_step_at_most(made: Make) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "given"), PAIRS)
-@pytest.mark.parametrize(("dim", "group"), [(64, 1), (80, 1), (32, 4)])
+@pytest.mark.parametrize(("dim", "group", "size"), [(64, 1, 1.0), (80, 1, 1.0), (32, 4, 1.0), (96, 1, 1e-37)])
 def test_a_row_is_bitwise_the_same_in_every_batch_and_at_every_chunking(
-    made: Make, dtype: torch.dtype, given: torch.dtype, dim: int, group: int
+    made: Make, dtype: torch.dtype, given: torch.dtype, dim: int, group: int, size: float
 ) -> None:
+    """Also where products are smaller than any normal float, which a matrix unit takes as 0."""
     tokens = 560
     rng = np.random.default_rng(5)
     print("seed 5")
-    whole = torch.from_numpy(rng.normal(size=(tokens, 2 * (group + 2), dim))).to(given)
+    whole = torch.from_numpy(size * rng.normal(size=(tokens, 2 * (group + 2), dim))).to(given)
 
     def outputs(cuts: Sequence[int], company: Sequence[dict[int, int]], block_size: int) -> Tensor:
         """Row 0 in pieces, each between other rows."""

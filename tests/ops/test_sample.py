@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ridgeline.ops.philox import uniforms
-from ridgeline.ops.sample import forbid, greedy, sample, sample_cut
+from ridgeline.ops.sample import forbid, greedy, greedy_in_pieces, sample, sample_cut
 
 
 def draw(
@@ -99,6 +99,20 @@ def test_extreme_temperatures_and_logits_stay_in_range() -> None:
 
 def test_greedy_takes_the_lowest_of_equals() -> None:
     assert greedy(torch.tensor([[0.0, 5.0, 5.0], [7.0, 7.0, 7.0]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocab", [1, 255, 256, 257, 512, 1000, 50257])
+def test_greedy_in_pieces_takes_the_same_token(vocab: int, dtype: torch.dtype) -> None:
+    """Of logits with many equals, of rows that are alike all over, and of what is no number."""
+    drawn = torch.randn(40, vocab, generator=torch.Generator().manual_seed(vocab)) * 3
+    rows = [drawn, drawn.round(), torch.zeros(1, vocab), torch.full((1, vocab), -torch.inf), torch.zeros(1, vocab)]
+    rows[-1][0, vocab // 2] = torch.nan
+    last = torch.full((1, vocab), -1.0)
+    last[0, -1] = 0
+    logits = torch.cat([*rows, last]).to(dtype)
+    assert torch.equal(greedy_in_pieces(logits), greedy(logits))
+    assert greedy_in_pieces(logits[:0]).shape == (0,)
 
 
 def test_forbidden_ids_cannot_be_chosen() -> None:

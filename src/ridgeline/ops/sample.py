@@ -8,6 +8,7 @@ from torch import Tensor
 from ridgeline.ops.lines import whole_lines
 
 _FIRST_LOOK = 256
+_PIECE = 256
 _TINY = 1e-30
 _ONE = 2.0**50
 """Of a share of the distribution in whole numbers: sums over a row stay below 2^53, so float64 holds them too."""
@@ -16,6 +17,27 @@ _ONE = 2.0**50
 def greedy(logits: Tensor) -> Tensor:
     """logits: [rows, vocab]. The likeliest token of each row [rows]; of equal ones the lowest id."""
     return torch.argmax(logits, -1)
+
+
+def greedy_in_pieces(logits: Tensor) -> Tensor:
+    """As greedy. torch looks for a maximum in whole vectors and for its place value by value, so the place is looked
+    for in one piece of each row only."""
+    vocab = logits.shape[-1]
+    if vocab <= _PIECE:
+        return greedy(logits)
+    pieces = vocab // _PIECE
+    whole = pieces * _PIECE
+    most = logits[:, :whole].view(len(logits), pieces, _PIECE).amax(-1)  # [rows, pieces], and one more if any is left
+    if whole < vocab:
+        most = torch.cat((most, logits[:, whole:].amax(-1, keepdim=True)), -1)
+    first = greedy(most) * _PIECE
+    places = (first[:, None] + torch.arange(_PIECE, device=logits.device)).clamp_(max=vocab - 1)
+    return (first + greedy(logits.gather(-1, places))).clamp_(max=vocab - 1)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """As greedy, in the way that is quick on its device."""
+    return greedy_in_pieces(logits) if logits.device.type == "cpu" else greedy(logits)
 
 
 def sample(

@@ -94,8 +94,10 @@ OPS: tuple[Op, ...] = (
         for bits in (8, 4)
     ),
     Op(
-        "greedy", sample.greedy, {"triton": Lazy("ridgeline.ops.gemv_triton", "greedy")},
-        ((1, 50), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost, _ALONE | {"triton"},
+        "greedy", sample.greedy,
+        {"in pieces": sample.greedy_in_pieces, "triton": Lazy("ridgeline.ops.gemv_triton", "greedy")},
+        ((1, 50), (3, 256), (3, 512), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost,
+        _ALONE | {"in pieces", "triton"},
         limited=_ON_GPU,
     ),
     Op(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ridgeline.core.types import Bools, Ints
 from ridgeline.ops.penalty import add_bias, penalize
-from ridgeline.ops.sample import forbid, greedy, sample, sample_cut
+from ridgeline.ops.sample import forbid, greedy, likeliest, sample, sample_cut
 from ridgeline.runner.memory import SAMPLE_ROWS
 from ridgeline.runner.slots import SlotTables
 
@@ -30,15 +30,15 @@ class Sampler:
 
     def __call__(self, logits: Tensor, slots: Ints) -> Tensor:
         """logits: [rows, vocab]; slots: [rows], on the host. Returns tokens [rows] int64."""
-        logits, asks = logits.to(torch.float32), self._tables.asks
-        chosen = greedy(logits)
+        asks = self._tables.asks
+        chosen = likeliest(logits)  # in any format the same
         draws = asks.draws[slots]
         for rows in _portions(draws):
             (at,) = self._tables.device.upload([rows])
-            chosen[at] = self._draw(self._changed(logits[at], slots[rows]), slots[rows])
+            chosen[at] = self._draw(self._changed(logits[at].to(torch.float32), slots[rows]), slots[rows])
         for rows in _portions(asks.changes[slots] & ~draws):
             (at,) = self._tables.device.upload([rows])
-            chosen[at] = greedy(self._changed(logits[at], slots[rows]))
+            chosen[at] = likeliest(self._changed(logits[at].to(torch.float32), slots[rows]))
         return chosen
 
     def _changed(self, logits: Tensor, slots: Ints) -> Tensor:

@@ -10,6 +10,7 @@
 #include "store.h"
 #include "direct.h"
 #include "tiles.h"
+#include "alone.h"
 
 // splits: how many there are; only split `split` is computed here, or all of them if it is -1. left: of the row.
 struct Item {
@@ -59,16 +60,19 @@ struct InVectors {
 template <class T>
 struct InTiles {
     static constexpr int step = 2 * LANES;
+    NothingTiny nothing_tiny;
     Shapes shapes;
     void query(Scratch& scratch, int m, const Store& store, const Tensors& given, int64_t at) {
         memcpy(scratch.tiled.q + m * MOST_DIM, (const uint16_t*)given.q + at, store.dim * sizeof(uint16_t));
     }
     void score(Scratch& scratch, int rows, Lines& lines) {
+        if (rows == 1) return score_alone<T>(scratch.tiled, lines, scratch.s);
         stage_keys<T>(scratch.tiled, lines);
         score_tiles<T>(scratch.tiled, shapes, rows, lines, scratch.s);
     }
     INLINE void share(Scratch& scratch, int m, int key, F p) { split_share(scratch.tiled, m * SPLIT + key, p); }
     void weigh(Scratch& scratch, int rows, const Lines& lines, float* o) {
+        if (rows == 1) return weigh_alone<T>(scratch.tiled, lines, o);
         stage_values<T>(scratch.tiled, lines);
         weigh_tiles(scratch.tiled, shapes, rows, lines, o);
     }

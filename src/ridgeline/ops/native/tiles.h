@@ -39,7 +39,7 @@ struct TileSetup {
             std::memcpy(told + 16 + 2 * tile, &width, 2);
             told[48 + tile] = (uint8_t)(tile < 6 ? height : STEPS);
         }
-        _tile_loadconfig(told);
+        asm volatile("ldtilecfg %0" ::"m"(told));  // the intrinsic of GCC 12 does not say that it reads all 64 bytes
     }
     ~TileSetup() { _tile_release(); }
     TileSetup(const TileSetup &) = delete;
