@@ -1,9 +1,9 @@
 """Packed: a matrix of integers of 8 or 4 bits in the order that ops/native reads it, and what it stands for.
 
 A weight is an integer of 8 bits times a scale of its output. With 4 bits that integer is code * multiplier, the code
-from -8 to 7 and the multiplier (1 to 16) of 32 inputs, so that 4.25 bits are stored but sums over all inputs stay sums
-of integers: exact, and one multiplication by a scale an output. Two levels of scales are QServe's idea (Lin et al.
-2024). The order of bytes is told in native/dots.h.
+from -8 to 7 and the multiplier (1 to 16, in 4 bits) of 16 inputs, so that 4.25 bits are stored but sums over all inputs
+stay sums of integers: exact, and one multiplication by a scale an output. Two levels of scales are QServe's idea (Lin et
+al. 2024). The order of bytes is told in native/dots.h.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LANES, CHUNK, GROUP, LINE = 16, 64, 32, 64
+LANES, CHUNK, GROUP, LINE = 16, 64, 16, 64
 MAX_WIDTH = 32768
 """Inputs at most: 255 * 128 of each, twice, must fit 32 bits."""
-BITS = {8: 8.0, 4: 4.0 + 8.0 / GROUP}
+BITS = {8: 8.0, 4: 4.0 + 4.0 / GROUP}
 """Bits that a weight occupies, by the bits of its code; without the two numbers of each output."""
 
 _PIECE = 1 << 19  # values that are quantised at once, so that they stay in the cache
@@ -68,10 +68,12 @@ class Packed:
             lines = self.strips.view(torch.int8).view(count, -1, LANES, 4)
         else:
             begin = _multiplier_bytes(chunks)
-            multipliers = self.strips[:, : chunks * 2 * LANES].view(count, -1, 1, LANES, 1).to(torch.int8)
-            both = self.strips[:, begin:].view(count, -1, GROUP // 8, 1, LANES, 4)
-            codes = torch.cat((both & 15, both >> 4), 3).to(torch.int8) - 8  # [.., 4, 2, 16, 4]
-            lines = (codes.flatten(2, 3) * multipliers).view(count, -1, LANES, 4)
+            pairs = self.strips[:, : chunks * 2 * LANES].view(count, -1, 1, LANES)
+            multipliers = torch.cat((pairs & 15, pairs >> 4), 2).to(torch.int8) + 1  # [.., 2, 16]
+            both = self.strips[:, begin:].view(count, -1, 1, LANES, 4)
+            codes = torch.cat((both & 15, both >> 4), 2).to(torch.int8) - 8  # [.., 2, 16, 4], of 8 inputs
+            grouped = codes.view(count, -1, GROUP // 4, LANES, 4)
+            lines = (grouped * multipliers.view(count, -1, 1, LANES, 1)).view(count, -1, LANES, 4)
         wide = lines.permute(0, 2, 1, 3).reshape(count * LANES, -1)
         return wide[: self.d_out, : self.d_in].contiguous()
 
@@ -97,20 +99,21 @@ def _pack_8(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pack_4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     codes, multipliers = _codes(weight)
     rows, groups = multipliers.shape
-    integers = codes * multipliers[..., None]  # [rows, groups, 32]
+    integers = codes * multipliers[..., None]  # [rows, groups, 16]
     flat = integers.flatten(1)
     # The best scale for these integers, in the least squares.
     scales = (weight * flat).sum(1) / flat.square().sum(1).clamp(min=1)
-    chunks, strips = groups // 2, rows // LANES
+    chunks, strips = groups * GROUP // CHUNK, rows // LANES
     head = torch.zeros(strips, _multiplier_bytes(chunks), dtype=torch.uint8)
-    head[:, : groups * LANES] = multipliers.view(strips, LANES, groups).transpose(1, 2).flatten(1)
+    halves = (multipliers - 1).to(torch.uint8).view(strips, LANES, groups // 2, 2)
+    head[:, : groups // 2 * LANES] = (halves[..., 0] | halves[..., 1] << 4).transpose(1, 2).flatten(1)
     nibbles = (codes + 8).to(torch.uint8).view(strips, LANES, groups * GROUP // 8, 2, 4)
     both = nibbles[:, :, :, 0] | nibbles[:, :, :, 1] << 4  # [strips, 16, d_in / 8, 4]
     return torch.cat((head, both.transpose(1, 2).flatten(1)), 1), scales, flat.sum(1).to(torch.int32)
 
 
 def _codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [rows, groups, 32] and multipliers [rows, groups], as float32. Of the multipliers around the one that just
+    """Codes [rows, groups, 16] and multipliers [rows, groups], as float32. Of the multipliers around the one that just
     holds a group's largest value the one with the least squared error is taken: cutting a peak may be worth it."""
     groups = weight.view(len(weight), -1, GROUP)
     step = torch.maximum(groups.amax(2) / 7, groups.amin(2) / -8).clamp(min=0)  # [rows, groups]
