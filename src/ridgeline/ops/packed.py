@@ -1,9 +1,9 @@
 """Packed: a matrix of integers of 8 or 4 bits in the order that ops/native reads it, and what it stands for.
 
 A weight is an integer of 8 bits times a scale of its output. With 4 bits that integer is code * multiplier, the code
-from -8 to 7 and the multiplier (1 to 16, in 4 bits) of 16 inputs, so that 4.25 bits are stored but sums over all inputs
-stay sums of integers: exact, and one multiplication by a scale an output. Two levels of scales are QServe's idea (Lin et
-al. 2024). The order of bytes is told in native/dots.h.
+from -8 to 7 and the multiplier (1 to 16, in 4 bits) of 16 inputs, so that 4.25 bits are stored but sums over all
+inputs stay sums of integers: exact, and one multiplication by a scale an output. Two levels of scales are the idea of
+QServe (Lin et al. 2024). The order of bytes is told in native/dots.h.
 """
 
 from __future__ import annotations
