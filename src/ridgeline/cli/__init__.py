@@ -26,6 +26,7 @@ from ridgeline.cli import (
     measuring,
     offline,
     profiling,
+    quantising,
     roofing,
     serving,
     stepping,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command()(serving.serve)
 app.command()(generating.generate)
 app.command()(chatting.chat)
+app.command()(quantising.quantize)
 app.command()(caching.cache)
 measuring.bench.command("step", cls=stepping.NumberLists)(stepping.step)
 measuring.bench.command("offline")(offline.offline)

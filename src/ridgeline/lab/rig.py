@@ -55,7 +55,7 @@ class Workbench:
     @property
     def formats(self) -> Formats:
         formats = formats_of(self.loaded.device, self.order.config.batching.kv_dtype)
-        scheme = chosen("quantize", self.order.config.model.quantize)
+        scheme = chosen("quantize", self.order.quantize)
         return dataclasses.replace(formats, weight_bits=scheme.bits(self.loaded.device))
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
