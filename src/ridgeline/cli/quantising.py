@@ -37,7 +37,7 @@ def quantize(
         typer.Option(help="How many threads round weights. Default: one for each core."),
     ] = None,
 ) -> None:
-    """Save a model with weights of 8 or 4 bits, so that it is smaller on disk and loads faster.
+    """Save a model with weights of 8 or 4 bits, so that it is smaller on disk and a start rounds nothing.
 
     The folder gives the same tokens as --quantize with the original. Its file holds codes and scales, which are put
     into the order of the processor at hand when they are loaded, so it is good for every CPU. `serve`, `generate` and
