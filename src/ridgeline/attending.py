@@ -36,10 +36,10 @@ class Attending:
     block_size: int
     note: str | None = None
 
-    def formats(self, config: Config, device: Device) -> Formats:
-        """What a step reads and computes in."""
+    def formats(self, quantize: str, device: Device) -> Formats:
+        """What a step reads and computes in. quantize: how weights are held, a name in MENU."""
         return Formats(
-            weight_bits=chosen("quantize", config.model.quantize).bits(device),
+            weight_bits=chosen("quantize", quantize).bits(device),
             kv_bits=8 * self.kv_dtype.itemsize,
             activation_bits=8 * device.compute.itemsize,
             compute=str(device.compute).removeprefix("torch."),

@@ -17,6 +17,8 @@ from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.cost import StepBytes, resident_bytes
+from ridgeline.core.errors import ConfigError
+from ridgeline.core.quantisation import saved_scheme
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.steptime import StepTime
 from ridgeline.core.stopwatch import Stopwatch
@@ -58,6 +60,24 @@ class EngineOrder:
     cache: Path | None = None
     sink: Sink = field(default_factory=NullSink)
     opening: Opening = "open"
+
+    @property
+    def saved(self) -> str | None:
+        """The scheme that the checkpoint is saved in, if it is. Raises ModelError."""
+        return None if self.weights is None else saved_scheme(self.weights)
+
+    @property
+    def quantize(self) -> str:
+        """How weights are held, a name in MENU. Raises ConfigError where the checkpoint is saved otherwise."""
+        asked, saved = self.config.model.quantize, self.saved
+        if saved is None or asked == saved:
+            return asked
+        if asked != "none":
+            raise ConfigError(
+                f"--quantize {asked}: {self.name} is saved as {saved} already; leave the option out, or take the model "
+                "that it was made from"
+            )
+        return saved
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
@@ -104,7 +124,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     if around is not None:
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
-    streamed = StepBytes.of_model(order.spec(), attending.formats(order.config, device))
+    streamed = StepBytes.of_model(order.spec(), attending.formats(order.quantize, device))
     rate = memory_rate(order.cache, device, streamed.turn)
     info = EngineInfo(
         model=order.name,
@@ -162,7 +182,7 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
         workspace += graph_bytes(spec, limits.slots, tokens, limits.max_len, BYTES_OF[device.compute])
     return plan_memory(
         free_bytes=device.free_memory_bytes(),
-        weight_bytes=resident_bytes(spec, chosen("quantize", order.config.model.quantize).bits(device)),
+        weight_bytes=resident_bytes(spec, chosen("quantize", order.quantize).bits(device)),
         block_bytes=attending.attention.block_bytes(spec, block_size, attending.kv_dtype),
         workspace=workspace,
         positions=positions,
@@ -178,16 +198,19 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
 def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
     """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
-    scheme: Scheme = chosen("quantize", order.config.model.quantize).of(device, order.cache)
+    scheme: Scheme = chosen("quantize", order.quantize).of(device, order.cache)
     return determinism(order.config).scheme(scheme, device), scheme.notes
 
 
 def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Report) -> GPT2:
     from ridgeline.models.gpt2_weights import load_gpt2, random_gpt2
+    from ridgeline.models.saved import load_saved, multiplies_saved
 
     if order.weights is None:
         return random_gpt2(order.spec(), order.config.model.seed, scheme, device)
     progress: Callable[[int, int], None] = lambda done, total: report("loading weights", done, total)  # noqa: E731
+    if order.saved is not None:
+        return load_saved(order.spec(), order.weights, multiplies_saved(order.name, scheme, device), device, progress)
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
 
 
@@ -249,7 +272,7 @@ def make_pace(order: EngineOrder, device: Device, attending: Attending, runner: 
     timed = None if goal_ns is None else time_steps(runner)
     if goal_ns is None or timed is None:
         return Unpaced()
-    formats = attending.formats(order.config, device)
+    formats = attending.formats(order.quantize, device)
     return Paced(goal_ns, StepTime.fitted(order.spec(), formats, limits.max_len // 2, timed))
 
 
@@ -259,7 +282,7 @@ def advise(order: EngineOrder, device: Device, attending: Attending) -> str | No
 
     if device.torch_device.type != "cpu":
         return advice.on_a_gpu(order.config)
-    formats, int8 = attending.formats(order.config, device), chosen("quantize", "int8").bits(device)
+    formats, int8 = attending.formats(order.quantize, device), chosen("quantize", "int8").bits(device)
     return advice.on_a_cpu(order.spec(), formats, order.config, int8, compiles=can_compile())
 
 

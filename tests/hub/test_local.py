@@ -104,3 +104,11 @@ def test_a_path_that_does_not_exist_is_said_to_be_one(name: str) -> None:
 def test_a_name_that_no_model_can_have_is_refused_without_asking(name: str) -> None:
     with pytest.raises(ModelError, match="neither a directory here nor a name"):
         resolve(name, Access(endpoint="http://nothing.invalid"))
+
+
+def test_safetensors_of_another_name_are_named(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
+    with pytest.raises(
+        ModelError, match=r"has no model\.safetensors, but gptq_model-4bit-128g\.safetensors.*GPTQ or AWQ"
+    ):
+        resolve(str(folder))

@@ -218,3 +218,11 @@ import ridgeline.hub.download, ridgeline.text.stream, ridgeline.core.checkpoint
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_weights_that_are_refused_are_not_downloaded(tmp_path: Path) -> None:
+    folder = write_tiny_gpt2(tmp_path / "m", config={"quantization_config": {"quant_method": "gptq", "bits": 4}})
+    with HubStandIn({"rounded": folder}) as hub:
+        with pytest.raises(ModelError, match=r"quantised by GPTQ .*take the model it was made from"):
+            fetch(hub, tmp_path / "cache", "rounded")
+        assert hub.downloaded() == {"config.json"}

@@ -31,7 +31,7 @@ int weight_at(const Matrix &matrix, const uint8_t *strips, int64_t output, int64
     const uint8_t *strip = strips + output / LANES * matrix.strip_bytes;
     if (matrix.bits == 8) return (int8_t)strip[k / 4 * LINE + lane * 4 + k % 4];
     const int byte = strip[multiplier_bytes(chunks) + k / 8 * LINE + lane * 4 + k % 4];
-    return ((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * strip[k / GROUP * LANES + lane];
+    return ((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * multiplier_at(strip, lane, k);
 }
 
 float act(int32_t activation, float x) {

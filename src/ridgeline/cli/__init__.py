@@ -28,6 +28,7 @@ from ridgeline.cli import (
     offline,
     piping,
     profiling,
+    quantising,
     roofing,
     serving,
     stepping,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command()(serving.serve)
 app.command()(generating.generate)
 app.command()(chatting.chat)
+app.command()(quantising.quantize)
 app.command()(caching.cache)
 measuring.bench.command("step", cls=stepping.NumberLists)(stepping.step)
 measuring.bench.command("offline")(offline.offline)

@@ -18,6 +18,7 @@ from ridgeline.core.errors import BadRequest, ModelError
 from ridgeline.core.folder import CONFIG, GENERATION
 from ridgeline.core.jsonfile import Fields, read_object
 from ridgeline.core.params import SamplingParams
+from ridgeline.core.quantisation import FIELD, saved_scheme
 from ridgeline.core.spec import Activation, ModelSpec
 from ridgeline.core.types import MAX_STOP_IDS
 
@@ -43,7 +44,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (None, False),
     "cross_attention_hidden_size": (None,),
     "pruned_heads": (None, {}, []),
-    "quantization_config": (None,),
     "position_embedding_type": (None, "absolute"),
     "use_bias": (None, True),
     "bias": (None, True),
@@ -54,7 +54,7 @@ LOOKS_ARITHMETIC = re.compile(
     r"(^|_)(rope|rotary|alibi|sliding_window|key_value_heads|kv_heads|n?experts?|moe|softcap(ping)?|multipliers?"
     r"|scal(e|es|ing)|norm|quantization|lora|adapters?|qk)(_|$)"
 )
-HONOURED = frozenset({"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "layer_norm_epsilon"})
+HONOURED = frozenset({FIELD, "scale_attn_weights", "scale_attn_by_inverse_layer_idx", "layer_norm_epsilon"})
 MAX_PARAMETERS = 10**11
 
 
@@ -65,6 +65,7 @@ def read_spec(folder: Path) -> ModelSpec:
     _check_family(path, values)
     fields = Fields(path, _with_aliases(path, values))
     _check_neutral(fields)
+    saved_scheme(folder)
     d_model, heads = fields.integer("n_embd", 1, 2**16), fields.integer("n_head", 1, 2**12)
     if d_model % heads:
         raise ModelError(f"{path}: n_embd {d_model} is not divisible by n_head {heads}; correct the file")

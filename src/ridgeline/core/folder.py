@@ -80,23 +80,28 @@ def _not_a_pointer(path: Path) -> Path:
 
 def why_no_weights(names: Iterable[str]) -> str:
     """What to say about a folder or repository with these files and no safetensors."""
-    there = {Path(name).suffix for name in names}
+    names_seen = set(names)
+    there = {Path(name).suffix for name in names_seen}
     if there & {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:
         return (
             "has only pickled weights, and loading those runs whatever code they contain. Convert them to "
-            f"safetensors with transformers, where you trust them: {_conversion('')}"
+            "safetensors with transformers, where you trust them: "
+            'python -c "from transformers import AutoModelForCausalLM as M; '
+            "M.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\""
         )
     if ".gguf" in there:
-        return f"has only GGUF weights; convert them to safetensors with transformers: {_conversion('gguf_file=...')}"
+        return (
+            "has only GGUF weights. Take the model that they were made from, or have transformers turn them back into "
+            "safetensors (pip install transformers gguf): "
+            'python -c "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
+            "[C.from_pretrained('FOLDER', gguf_file='NAME.gguf').save_pretrained('NEW_FOLDER') for C in (M, T)]\""
+        )
+    if others := sorted(name for name in names_seen if name.endswith(".safetensors")):
+        return (
+            f"has no {SINGLE}, but {others[0][:80]}; if these are plain weights, name them so; weights that GPTQ or "
+            "AWQ rounded cannot be served: take the model that they were made from"
+        )
     return f"has no weights; a model folder needs {SINGLE}, or {INDEX} and the files it names"
-
-
-def _conversion(option: str) -> str:
-    arguments = ", ".join(part for part in ("'FOLDER'", option) if part)
-    return (
-        'python -c "from transformers import AutoModelForCausalLM as M; '
-        f"M.from_pretrained({arguments}).save_pretrained('NEW_FOLDER')\""
-    )
 
 
 def _why_no_config(folder: Path) -> str:

@@ -23,6 +23,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from ridgeline.core.errors import ModelError
 from ridgeline.core.folder import CONFIG, check_folder, wanted_files
 from ridgeline.core.progress import Progress
+from ridgeline.core.quantisation import saved_scheme
 from ridgeline.hub.access import Access, HubError
 from ridgeline.hub.explain import explain, size
 
@@ -130,6 +131,7 @@ class Download:
     def _fetch_files(self, files: dict[str, int]) -> Path:
         # The config by the branch's name, which the library then remembers; the rest from the same commit.
         folder = Path(self._fetch_file(CONFIG, revision="main")).parent
+        saved_scheme(folder)  # weights of a form that is refused are not worth the wait
         self._meter.finish(files.get(CONFIG, 0))
         for name, num_bytes in files.items():
             if name != CONFIG:

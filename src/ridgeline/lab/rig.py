@@ -58,7 +58,7 @@ class Workbench:
     def formats(self) -> Formats:
         order, device = self.order, self.loaded.device
         attending = choose_attention(order.config, order.spec(), device, order.cache)
-        return attending.formats(order.config, device)
+        return attending.formats(order.quantize, device)
 
     def rig(self, batch: int, context: int, steps: int, *, seed: int = 0) -> Rig:
         """For `batch` sequences whose context is `context` tokens in the middle of `steps` decode steps. Raises

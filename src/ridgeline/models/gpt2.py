@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ridgeline.attention.batch import Positions
 from ridgeline.core.spec import ModelSpec
-from ridgeline.models.linear import Adding, Embedding, Greedy, Linear, LinearSpec, Norm, Promise, Scheme, whole
+from ridgeline.models.linear import Adding, Embedding, Greedy, Linear, LinearSpec, Norm, Promise, SchemeOf, whole
 from ridgeline.ops.sample import greedy
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q, k, v) -> out, all but the first [tokens, heads, head_dim]."""
 
 
-class Source(Protocol):
-    """Where weights come from: a checkpoint, or a seed. Names are the checkpoint's, without a prefix."""
+W = TypeVar("W")
+W_co = TypeVar("W_co", covariant=True)
 
-    def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
+
+class Source(Protocol[W_co]):
+    """Where weights come from: a checkpoint, or a seed. Names are the checkpoint's, without a prefix. W: what it has
+    for a matrix that is multiplied by, and a scheme takes."""
+
+    def matrix(self, name: str, d_out: int, d_in: int) -> W_co:
         """A matrix [d_out, d_in] in the model's format; transposed on the way where the checkpoint has it otherwise."""
         ...
 
+    def head(self, name: str, rows: int, width: int) -> W_co:
+        """A matrix as it is [rows, width], which is multiplied by."""
+        ...
+
     def table(self, name: str, rows: int, width: int) -> Tensor:
-        """A matrix as it is [rows, width]."""
+        """A matrix as it is [rows, width], which is only looked up."""
         ...
 
     def vector(self, name: str, width: int) -> Tensor: ...
 
 
-def norm_of(source: Source, name: str, spec: ModelSpec, scheme: Scheme, compute: torch.dtype) -> Norm:
+def norm_of(source: Source[W], name: str, spec: ModelSpec, scheme: SchemeOf[W], compute: torch.dtype) -> Norm:
     weight, bias = (source.vector(f"{name}.{part}", spec.d_model).to(compute) for part in ("weight", "bias"))
     return scheme.norm(weight, bias, spec.norm_eps)
 
@@ -51,7 +60,9 @@ class SumOfEmbeddings:
 class Block:
     """One layer. Its parts have names, so that a profiler may wrap `block.qkv` without a timer in the model."""
 
-    def __init__(self, layer: int, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
+    def __init__(
+        self, layer: int, spec: ModelSpec, source: Source[W], scheme: SchemeOf[W], compute: torch.dtype
+    ) -> None:
         self._layer, self._shape = layer, (-1, 3, spec.heads, spec.head_dim)
         name, d, inner = f"h.{layer}", spec.d_model, spec.d_inner
 
@@ -81,18 +92,16 @@ class Block:
 class GPT2:
     """compute: the format of activations. Weights are read from the source one by one."""
 
-    def __init__(self, spec: ModelSpec, source: Source, scheme: Scheme, compute: torch.dtype) -> None:
+    def __init__(self, spec: ModelSpec, source: Source[W], scheme: SchemeOf[W], compute: torch.dtype) -> None:
         self.spec = spec
-        tokens = source.table("wte.weight", spec.vocab, spec.d_model)
         positions = source.table("wpe.weight", spec.max_positions, spec.d_model)
         self.norm = norm_of(source, "ln_f", spec, scheme, compute)
         head = LinearSpec("lm_head", ("vocab",), spec.d_model, spec.vocab, bias=False, norm=self.norm)
         if spec.tied_head:
-            token, self.head = scheme.tied(head, tokens)
+            token, self.head = scheme.tied(head, source.head("wte.weight", spec.vocab, spec.d_model))
         else:
-            weight = source.table("lm_head.weight", spec.vocab, spec.d_model)
-            token, self.head = scheme.embedding(tokens), scheme.linear(head, weight, None)
-        del tokens  # a scheme may hold it otherwise, and the rest should find its memory free
+            token = scheme.embedding(source.table("wte.weight", spec.vocab, spec.d_model))
+            self.head = scheme.linear(head, source.head("lm_head.weight", spec.vocab, spec.d_model), None)
         self.embedding = SumOfEmbeddings(token, scheme.embedding(positions))
         self.blocks = [Block(layer, spec, source, scheme, compute) for layer in range(spec.layers)]
 

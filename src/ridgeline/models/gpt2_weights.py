@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from ridgeline.core.errors import ModelError
+from ridgeline.core.quantisation import foreign
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.base import Device
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.linear import Scheme
+from ridgeline.models.quantised import Integers
 from ridgeline.models.weights import Checkpoint, Progress, as_weight
 
 _HEAD = "lm_head.weight"
@@ -23,17 +25,24 @@ _MASK_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 
 def load_gpt2(spec: ModelSpec, folder: Path, scheme: Scheme, device: Device, progress: Progress | None = None) -> GPT2:
     """A GPT-2 from safetensors, one tensor at a time. Raises ModelError for whatever does not fit the spec."""
+    dtype = None if isinstance(scheme, Integers) else device.dtype
+    return GPT2(spec, CheckpointSource(opened(spec, folder, progress), device, dtype), scheme, device.compute)
+
+
+def opened(spec: ModelSpec, folder: Path, progress: Progress | None = None) -> Checkpoint:
+    """A checkpoint that has what the spec asks for, and nothing that changes a GPT-2. Raises ModelError."""
     checkpoint = Checkpoint(folder, prefix="transformer.", progress=progress)
-    model_names = set(tensor_names(spec))
-
-    def optional(name: str) -> bool:
-        return name == _HEAD or _MASK_BUFFER.fullmatch(name) is not None
-
-    checkpoint.require(model_names, optional)
-    source = CheckpointSource(checkpoint, device)
+    if any(name.endswith(".qweight") for name in checkpoint.names()):
+        raise ModelError(f"{folder}: {foreign('awq' if _is_awq(checkpoint) else 'gptq')}")
+    checkpoint.require(set(tensor_names(spec)), lambda name: name == _HEAD or _MASK_BUFFER.fullmatch(name) is not None)
     if spec.tied_head and _HEAD in checkpoint.names():
         _check_tied(checkpoint, spec)
-    return GPT2(spec, source, scheme, device.compute)
+    return checkpoint
+
+
+def _is_awq(checkpoint: Checkpoint) -> bool:
+    """GPTQ says of every input which group it belongs to; AWQ does not."""
+    return not any(name.endswith(".g_idx") for name in checkpoint.names())
 
 
 def random_gpt2(spec: ModelSpec, seed: int, scheme: Scheme, device: Device) -> GPT2:
@@ -52,13 +61,20 @@ def tensor_names(spec: ModelSpec) -> Iterator[str]:
 
 
 class CheckpointSource:
-    """GPT-2 checkpoints hold the matrices of a block as [d_in, d_out] and the tables as they are."""
+    """GPT-2 checkpoints hold the matrices of a block as [d_in, d_out] and the tables as they are.
 
-    def __init__(self, checkpoint: Checkpoint, device: Device) -> None:
-        self._checkpoint, self._device = checkpoint, device
+    dtype: what tensors become; None: they stay as they are stored, for a scheme that rounds them itself, so that they
+    are rounded once.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, dtype: torch.dtype | None) -> None:
+        self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
 
     def matrix(self, name: str, d_out: int, d_in: int) -> Tensor:
         return self._copy(self._there(name, d_in, d_out).t())
+
+    def head(self, name: str, rows: int, width: int) -> Tensor:
+        return self.table(name, rows, width)
 
     def table(self, name: str, rows: int, width: int) -> Tensor:
         return self._copy(self._there(name, rows, width))
@@ -72,7 +88,7 @@ class CheckpointSource:
         return self._checkpoint.tensor(name, shape).to(self._device.torch_device)
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        return as_weight(tensor, self._device.dtype, self._device.torch_device)
+        return as_weight(tensor, self._dtype or tensor.dtype, self._device.torch_device)
 
 
 class RandomSource:
@@ -87,6 +103,9 @@ class RandomSource:
         # Drawn in float32: a CPU draws 16-bit normals several times slower.
         drawn = torch.empty(d_out, d_in, device=where).normal_(0.0, 0.02, generator=generator)
         return drawn.to(self._device.dtype)
+
+    def head(self, name: str, rows: int, width: int) -> Tensor:
+        return self.matrix(name, rows, width)
 
     def table(self, name: str, rows: int, width: int) -> Tensor:
         return self.matrix(name, rows, width)

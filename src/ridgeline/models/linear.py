@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -86,8 +86,12 @@ class Greedy(Linear, Protocol):
         ...
 
 
-class Scheme(Protocol):
-    """Turns a weight [d_out, d_in] into an object that multiplies by it. notes: for the operator.
+W_contra = TypeVar("W_contra", contravariant=True)
+
+
+class SchemeOf(Protocol[W_contra]):
+    """Turns a weight [d_out, d_in] into an object that multiplies by it. notes: for the operator. W: what it takes for
+    a weight that is multiplied by; tables that are only looked up are tensors.
 
     row_invariant: whether what its linears give a row is bitwise the same whatever the other rows are.
     """
@@ -98,17 +102,20 @@ class Scheme(Protocol):
     @property
     def row_invariant(self) -> bool: ...
 
-    def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear: ...
+    def linear(self, spec: LinearSpec, weight: W_contra, bias: Tensor | None) -> Linear: ...
 
     def embedding(self, weight: Tensor) -> Embedding: ...
 
-    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
+    def tied(self, spec: LinearSpec, weight: W_contra) -> tuple[Embedding, Linear]:
         """A table that is looked up and multiplied by, and held once."""
         ...
 
     def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
         """weight, bias: [d], in the format of activations."""
         ...
+
+
+Scheme = SchemeOf[Tensor]
 
 
 class Offered(Protocol):

@@ -22,8 +22,9 @@ from ridgeline.ops.packed import BITS, MAX_WIDTH, Packed
 from ridgeline.ops.quantised import Layer, Native, Prepared, gathered, quantised_linear
 
 
-class _Integers(PlainNorms):
-    """native: None multiplies by the definition. compute: the format of activations."""
+class Integers(PlainNorms):
+    """native: None multiplies by the definition. compute: the format of activations. A weight is a tensor of any
+    format, or packed already in this scheme's bits."""
 
     exact: ClassVar[bool] = False
     name: ClassVar[str]
@@ -34,7 +35,7 @@ class _Integers(PlainNorms):
         self._pages = LargePages()
 
     @classmethod
-    def of(cls, device: Device, cache: Path | None) -> _Integers:
+    def of(cls, device: Device, cache: Path | None) -> Integers:
         try:
             return cls(Native(cache, torch.get_num_threads()), device.compute)
         except CannotBuild as error:
@@ -50,40 +51,45 @@ class _Integers(PlainNorms):
     def bits(cls, device: Device) -> float:  # noqa: ARG003 - the same on all of them
         return BITS[cls.code_bits]
 
-    def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
+    def linear(self, spec: LinearSpec, weight: Tensor | Packed, bias: Tensor | None) -> Linear:
         assert (bias is not None) == spec.bias, spec.name
-        layer = Layer(self._packed(spec, weight), bias, spec.activation)
+        layer = Layer(self._placed(spec, weight), bias, spec.activation)
         return self._prepared(layer) or Defined(layer)
 
     def embedding(self, weight: Tensor) -> Embedding:
         return Rows(weight, self._compute)
 
-    def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
-        layer = Layer(self._packed(spec, weight))
+    def tied(self, spec: LinearSpec, weight: Tensor | Packed) -> tuple[Embedding, Linear]:
+        layer = Layer(self._placed(spec, weight))
         made = self._prepared(layer)
         if made is None:
             return DefinedRows(layer.weight, self._compute), Defined(layer)
         return made.gather, made
 
-    def _packed(self, spec: LinearSpec, weight: Tensor) -> Packed:
-        assert weight.shape == (spec.d_out, spec.d_in), f"{spec.name}: {tuple(weight.shape)}"
-        if spec.d_in > MAX_WIDTH:
+    def packed(self, name: str, weight: Tensor) -> Packed:
+        """weight: [d_out, d_in], of any format. name: of whose it is. Raises ConfigError."""
+        if weight.shape[1] > MAX_WIDTH:
             raise ConfigError(
-                f"--quantize {self.name}: {spec.name} has {spec.d_in} inputs, and sums of more than {MAX_WIDTH} may "
+                f"--quantize {self.name}: {name} has {weight.shape[1]} inputs, and sums of more than {MAX_WIDTH} may "
                 "not fit 32 bits; leave it out for this model"
             )
-        packed = (Packed.of if self._native is None else self._native.pack)(weight, self.code_bits)
+        return (Packed.of if self._native is None else self._native.pack)(weight, self.code_bits)
+
+    def _placed(self, spec: LinearSpec, weight: Tensor | Packed) -> Packed:
+        packed = weight if isinstance(weight, Packed) else self.packed(spec.name, weight)
+        found = (packed.bits, packed.d_out, packed.d_in)
+        assert found == (self.code_bits, spec.d_out, spec.d_in), f"{spec.name}: {found}"
         return dataclasses.replace(packed, strips=self._pages.place(packed.strips))
 
     def _prepared(self, layer: Layer) -> Prepared | None:
         return None if self._native is None else self._native.prepare(layer, self._compute)
 
 
-class Int8(_Integers):
+class Int8(Integers):
     name, code_bits = "int8", 8
 
 
-class Int4(_Integers):
+class Int4(Integers):
     name, code_bits = "int4", 4
 
 

@@ -6,7 +6,7 @@ Every failure is a ModelError that names the file or tensor, what was expected a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from ridgeline.core.jsonfile import read_object
 Progress = Callable[[int, int], None]
 """(bytes read, bytes in all)."""
 
-_FORMATS = {"F32": 4, "F16": 2, "BF16": 2}
+FLOATS = ("F32", "F16", "BF16")
+BYTES_OF_FORMAT = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
 
 
 class Checkpoint:
@@ -61,15 +62,24 @@ class Checkpoint:
         self._unread = {name: self._num_bytes(name) for name in wanted}
         self._total_bytes = sum(self._unread.values())
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """One tensor, in the checkpoint's format. It may be a view of the file: copy it before keeping it."""
+    def format(self, name: str) -> str:
+        """As safetensors names it: F32, BF16 ..."""
         path, stored = self._places[name]
-        part = self._files[path].get_slice(stored)
-        found, format_ = tuple(part.get_shape()), str(part.get_dtype())
+        return str(self._files[path].get_slice(stored).get_dtype())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        path, stored = self._places[name]
+        return tuple(self._files[path].get_slice(stored).get_shape())
+
+    def tensor(self, name: str, shape: tuple[int, ...], formats: Collection[str] = FLOATS) -> Tensor:
+        """One tensor, in the checkpoint's format, which must be one of formats. It may be a view of the file: copy it
+        before keeping it."""
+        path, stored = self._places[name]
+        found, format_ = self.shape(name), self.format(name)
         if found != shape:
             raise ModelError(f"{path}: tensor {name} has shape {list(found)}, the config asks for {list(shape)}")
-        if format_ not in _FORMATS:
-            raise ModelError(f"{path}: tensor {name} has format {format_}; expected one of {', '.join(_FORMATS)}")
+        if format_ not in formats:
+            raise ModelError(f"{path}: tensor {name} has format {format_}; expected one of {', '.join(formats)}")
         try:
             tensor: Tensor = self._files[path].get_tensor(stored)
         except (SafetensorError, RuntimeError) as error:
@@ -82,7 +92,7 @@ class Checkpoint:
         path, stored = self._places[name]
         part = self._files[path].get_slice(stored)
         shape: list[int] = part.get_shape()
-        return math.prod(shape) * _FORMATS.get(str(part.get_dtype()), 0)
+        return math.prod(shape) * BYTES_OF_FORMAT.get(str(part.get_dtype()), 0)
 
 
 def _opened(path: Path) -> Any:

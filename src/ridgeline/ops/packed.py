@@ -1,9 +1,9 @@
 """Packed: a matrix of integers of 8 or 4 bits in the order that ops/native reads it, and what it stands for.
 
 A weight is an integer of 8 bits times a scale of its output. With 4 bits that integer is code * multiplier, the code
-from -8 to 7 and the multiplier (1 to 16) of 32 inputs, so that 4.25 bits are stored but sums over all inputs stay sums
-of integers: exact, and one multiplication by a scale an output. Two levels of scales are QServe's idea (Lin et al.
-2024). The order of bytes is told in native/dots.h.
+from -8 to 7 and the multiplier (1 to 16, in 4 bits) of 16 inputs, so that 4.25 bits are stored but sums over all
+inputs stay sums of integers: exact, and one multiplication by a scale an output. Two levels of scales are the idea of
+QServe (Lin et al. 2024). The order of bytes is told in native/dots.h.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LANES, CHUNK, GROUP, LINE = 16, 64, 32, 64
+LANES, CHUNK, GROUP, LINE = 16, 64, 16, 64
 MAX_WIDTH = 32768
 """Inputs at most: 255 * 128 of each, twice, must fit 32 bits."""
-BITS = {8: 8.0, 4: 4.0 + 8.0 / GROUP}
+BITS = {8: 8.0, 4: 4.0 + 4.0 / GROUP}
 """Bits that a weight occupies, by the bits of its code; without the two numbers of each output."""
 
 _PIECE = 1 << 19  # values that are quantised at once, so that they stay in the cache
@@ -51,6 +51,27 @@ class Packed:
         return Packed(bits, d_out, d_in, strips, scales, sums)
 
     @staticmethod
+    def of_codes(codes: Tensor, multipliers: Tensor | None, scales: Tensor) -> Packed:
+        """From what `codes` gives, and scales [d_out], float32. With multipliers it is a matrix of 4 bits."""
+        d_out, d_in = codes.shape
+        assert 0 < d_in <= MAX_WIDTH, d_in
+        packed = Packed.empty(8 if multipliers is None else 4, d_out, d_in)
+        packed.scales.zero_()[:d_out] = scales
+        step = max(1, _PIECE // d_in // LANES) * LANES
+        for at in range(0, d_out, step):
+            some, strips = slice(at, at + step), slice(at // LANES, -(-min(at + step, d_out) // LANES))
+            lanes = slice(strips.start * LANES, strips.stop * LANES)
+            if multipliers is None:
+                integers = _padded(codes[some], CHUNK, 0)
+                packed.strips[strips] = _strips_8(integers)
+            else:
+                wide, by = _padded(codes[some], CHUNK, 8), _padded(multipliers[some], CHUNK // GROUP, 0)
+                packed.strips[strips] = _strips_4(wide, by)
+                integers = (wide.to(torch.int8) - 8) * (by.repeat_interleave(GROUP, 1).to(torch.int8) + 1)
+            packed.sums[lanes] = integers.sum(1, dtype=torch.int32)
+        return packed
+
+    @staticmethod
     def empty(bits: int, d_out: int, d_in: int) -> Packed:
         """For somebody else to fill."""
         assert bits in BITS, bits
@@ -63,17 +84,26 @@ class Packed:
 
     def integers(self) -> Tensor:
         """[d_out, d_in], int8: what the scales multiply."""
+        codes, multipliers = self.codes()
+        if multipliers is not None:
+            each = multipliers.repeat_interleave(GROUP, 1)[:, : self.d_in].to(torch.int8)
+            codes = (codes.to(torch.int8) - 8) * (each + 1)
+        return codes
+
+    def codes(self) -> tuple[Tensor, Tensor | None]:
+        """The same apart. 8 bits: [d_out, d_in], int8, and None. 4 bits: what codes are above -8, [d_out, d_in], and
+        multipliers above 1, [d_out, groups], both uint8, from 0 to 15."""
         count, chunks = self.strips.shape[0], -(-self.d_in // CHUNK)
         if self.bits == 8:
-            lines = self.strips.view(torch.int8).view(count, -1, LANES, 4)
-        else:
-            begin = _multiplier_bytes(chunks)
-            multipliers = self.strips[:, : chunks * 2 * LANES].view(count, -1, 1, LANES, 1).to(torch.int8)
-            both = self.strips[:, begin:].view(count, -1, GROUP // 8, 1, LANES, 4)
-            codes = torch.cat((both & 15, both >> 4), 3).to(torch.int8) - 8  # [.., 4, 2, 16, 4]
-            lines = (codes.flatten(2, 3) * multipliers).view(count, -1, LANES, 4)
-        wide = lines.permute(0, 2, 1, 3).reshape(count * LANES, -1)
-        return wide[: self.d_out, : self.d_in].contiguous()
+            wide = self.strips.view(torch.int8).view(count, -1, LANES, 4).permute(0, 2, 1, 3)
+            return wide.reshape(count * LANES, -1)[: self.d_out, : self.d_in].contiguous(), None
+        pairs = self.strips[:, : chunks * 2 * LANES].view(count, -1, LANES)
+        multipliers = torch.stack((pairs & 15, pairs >> 4), 2).permute(0, 3, 1, 2)  # [strips, 16, pairs, 2]
+        both = self.strips[:, _multiplier_bytes(chunks) :].view(count, -1, LANES, 4)
+        wide = torch.stack((both & 15, both >> 4), 2).permute(0, 3, 1, 2, 4)  # [strips, 16, d_in / 8, 2, 4]
+        codes = wide.reshape(count * LANES, -1)[: self.d_out, : self.d_in].contiguous()
+        groups = -(-self.d_in // GROUP)
+        return codes, multipliers.reshape(count * LANES, -1)[: self.d_out, :groups].contiguous()
 
     def values(self) -> Tensor:
         """[d_out, d_in], float32."""
@@ -82,35 +112,51 @@ class Packed:
 
 def _pack(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Strips, scales and sums of some outputs."""
-    rows, width = -(-weight.shape[0] // LANES) * LANES, -(-weight.shape[1] // CHUNK) * CHUNK
-    wide = torch.nn.functional.pad(weight, (0, width - weight.shape[1], 0, rows - weight.shape[0]))
+    wide = _padded(weight, CHUNK, 0)
     return _pack_8(wide) if bits == 8 else _pack_4(wide)
+
+
+def _padded(rows: Tensor, columns: int, value: int) -> Tensor:
+    """Filled up to whole strips and to a multiple of `columns`."""
+    height, width = rows.shape
+    return torch.nn.functional.pad(rows, (0, -width % columns, 0, -height % LANES), value=value)
 
 
 def _pack_8(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scales = weight.abs().amax(1) / 127
     integers = torch.round(weight / _divisor(scales)[:, None]).to(torch.int8)
-    strips = integers.view(-1, LANES, weight.shape[1] // 4, 4).permute(0, 2, 1, 3).reshape(len(weight) // LANES, -1)
-    return strips.view(torch.uint8), scales, integers.sum(1, dtype=torch.int32)
+    return _strips_8(integers), scales, integers.sum(1, dtype=torch.int32)
 
 
 def _pack_4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     codes, multipliers = _codes(weight)
-    rows, groups = multipliers.shape
-    integers = codes * multipliers[..., None]  # [rows, groups, 32]
-    flat = integers.flatten(1)
+    flat = (codes * multipliers[..., None]).flatten(1)
     # The best scale for these integers, in the least squares.
     scales = (weight * flat).sum(1) / flat.square().sum(1).clamp(min=1)
-    chunks, strips = groups // 2, rows // LANES
-    head = torch.zeros(strips, _multiplier_bytes(chunks), dtype=torch.uint8)
-    head[:, : groups * LANES] = multipliers.view(strips, LANES, groups).transpose(1, 2).flatten(1)
-    nibbles = (codes + 8).to(torch.uint8).view(strips, LANES, groups * GROUP // 8, 2, 4)
+    strips = _strips_4((codes + 8).to(torch.uint8).flatten(1), (multipliers - 1).to(torch.uint8))
+    return strips, scales, flat.sum(1).to(torch.int32)
+
+
+def _strips_8(integers: Tensor) -> Tensor:
+    """integers: [rows, width], int8, of whole strips and chunks."""
+    rows, width = integers.shape
+    lines = integers.view(rows // LANES, LANES, width // 4, 4).transpose(1, 2)
+    return lines.reshape(rows // LANES, -1).view(torch.uint8)
+
+
+def _strips_4(codes: Tensor, multipliers: Tensor) -> Tensor:
+    """codes: [rows, width], multipliers: [rows, groups], uint8 from 0 to 15, of whole strips and chunks."""
+    strips, width = len(codes) // LANES, codes.shape[1]
+    head = torch.zeros(strips, _multiplier_bytes(width // CHUNK), dtype=torch.uint8)
+    pairs = multipliers.view(strips, LANES, -1, 2)
+    head[:, : width // GROUP // 2 * LANES] = (pairs[..., 0] | pairs[..., 1] << 4).transpose(1, 2).flatten(1)
+    nibbles = codes.view(strips, LANES, width // 8, 2, 4)
     both = nibbles[:, :, :, 0] | nibbles[:, :, :, 1] << 4  # [strips, 16, d_in / 8, 4]
-    return torch.cat((head, both.transpose(1, 2).flatten(1)), 1), scales, flat.sum(1).to(torch.int32)
+    return torch.cat((head, both.transpose(1, 2).flatten(1)), 1)
 
 
 def _codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [rows, groups, 32] and multipliers [rows, groups], as float32. Of the multipliers around the one that just
+    """Codes [rows, groups, 16] and multipliers [rows, groups], as float32. Of the multipliers around the one that just
     holds a group's largest value the one with the least squared error is taken: cutting a peak may be worth it."""
     groups = weight.view(len(weight), -1, GROUP)
     step = torch.maximum(groups.amax(2) / 7, groups.amin(2) / -8).clamp(min=0)  # [rows, groups]

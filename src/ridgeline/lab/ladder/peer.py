@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ridgeline.build import EngineOrder, Loaded
 from ridgeline.core.errors import ConfigError
@@ -93,7 +94,7 @@ def _from_folder(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
         raise ConfigError(f"{folder}: transformers cannot read what Ridgeline can ({error})") from error
 
 
-def _filled(spec: ModelSpec, source: Source, dtype: torch.dtype) -> Any:
+def _filled(spec: ModelSpec, source: Source[Tensor], dtype: torch.dtype) -> Any:
     """A GPT2LMHeadModel with the source's weights. Matrices of a block are Conv1D there: [d_in, d_out]."""
     from transformers import GPT2LMHeadModel
 

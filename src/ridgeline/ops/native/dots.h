@@ -2,7 +2,8 @@
 //
 // A strip of 8 bits: [d_in / 4][16 outputs][4 inputs], signed. A strip of 4 bits: multipliers [d_in / 32][16], filled up
 // to whole cache lines, then codes [d_in / 8][16][4]: the low half of byte b is input b, the high half input 4 + b, and a
-// weight is multiplier * (code - 8), which fits 8 bits (multipliers are at most 16). Activations are unsigned bytes
+// weight is multiplier * (code - 8), which fits 8 bits. Multipliers are those of 16 inputs, 1 to 16: one less stands in
+// the low half of a byte for the first 16 of 32 inputs, in the high half for the others. Activations are unsigned bytes
 // in chunks of 64 inputs: [d_in / 64][height rows][64]. d_in is a multiple of 64 here. Sums are exact in 32 bits, so
 // every way to compute them gives the same.
 #pragma once
@@ -12,11 +13,20 @@
 namespace ridgeline {
 
 constexpr int64_t CHUNK = 64;
-constexpr int64_t GROUP = 32;
+constexpr int64_t GROUP = 16;  // inputs that share a multiplier
+constexpr int64_t PAIR = 2 * GROUP;
 constexpr int64_t LINE = 64;
 constexpr int64_t STEPS = CHUNK / 4;
 
 inline int64_t multiplier_bytes(int64_t chunks) { return (chunks * 2 * LANES + LINE - 1) / LINE * LINE; }
+
+// Of output `lane` of a strip for input k.
+inline int multiplier_at(const uint8_t *strip, int64_t lane, int64_t k) {
+    return 1 + (strip[k / PAIR * LANES + lane] >> (k % PAIR < GROUP ? 0 : 4) & 15);
+}
+
+// By what stands for a multiplier in half a byte: eight times it, which as two equal bytes of 16 bits is it << 11 and more.
+#define RIDGELINE_EIGHTS 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, -128
 
 // How far ahead of the reader a line is asked for: the hardware's own prefetching stops at the end of a page.
 constexpr int64_t AHEAD = 4096;
@@ -30,17 +40,31 @@ inline __m512i spread(const uint8_t *four) {
     return _mm512_set1_epi32(word);
 }
 
-// A group's multipliers: beside each other in the 16-bit halves of each output's word, and 8 times in each of its bytes.
+// A group's multipliers: in the 16-bit halves of each output's word, and 8 times in each of its bytes.
 struct Multipliers {
     __m512i pairs, eights;
-    explicit Multipliers(const uint8_t *from) {
-        const __m512i words = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
-        pairs = _mm512_or_si512(words, _mm512_slli_epi32(words, 16));
-        const __m512i eight = _mm512_slli_epi16(pairs, 3);
-        eights = _mm512_or_si512(eight, _mm512_slli_epi16(eight, 8));
+    Multipliers() = default;
+    explicit Multipliers(__m512i halves) {
+        eights = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(RIDGELINE_EIGHTS)), halves);
+        pairs = _mm512_srli_epi16(eights, 11);
     }
     // Two codes in a 16-bit lane are multiplied at once: 15 * 16 carries nothing into the upper.
     __m512i weights(__m512i codes) const { return _mm512_sub_epi8(_mm512_mullo_epi16(codes, pairs), eights); }
+};
+
+// Those of 32 inputs.
+struct TwoGroups {
+    Multipliers of[2];
+    explicit TwoGroups(const uint8_t *from) {
+        const __m512i low = _mm512_set1_epi8(15);
+        const __m512i four = _mm512_set4_epi32(0x03030303, 0x02020202, 0x01010101, 0);  // each output's byte, 4 times
+        const __m512i quarters = _mm512_inserti32x4(_mm512_inserti32x4(_mm512_inserti32x4(
+            _mm512_setzero_si512(), _mm_set1_epi8(4), 1), _mm_set1_epi8(8), 2), _mm_set1_epi8(12), 3);
+        const __m512i bytes = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)from));
+        const __m512i each = _mm512_shuffle_epi8(bytes, _mm512_add_epi8(four, quarters));
+        of[0] = Multipliers(_mm512_and_si512(each, low));
+        of[1] = Multipliers(_mm512_and_si512(_mm512_srli_epi16(each, 4), low));
+    }
 };
 
 template <int ROWS>
@@ -78,15 +102,15 @@ inline void dot4(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t
         for (auto &sum : part) sum = _mm512_setzero_si512();
     for (int64_t chunk = 0; chunk < chunks; chunk++, x += height * CHUNK) {
 #pragma GCC unroll 2
-        for (int64_t group = 0; group < 2; group++, multipliers += LANES) {
-            const Multipliers by(multipliers);
+        for (int64_t pair = 0; pair < 2; pair++, multipliers += LANES) {
+            const TwoGroups by(multipliers);
 #pragma GCC unroll 4
             for (int64_t pack = 0; pack < 4; pack++, codes += LINE) {
                 ask_for(codes + AHEAD);
                 const __m512i both = _mm512_loadu_si512(codes);
-                const __m512i first = by.weights(_mm512_and_si512(both, low));
-                const __m512i second = by.weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low));
-                const uint8_t *at = x + group * GROUP + pack * 8;
+                const __m512i first = by.of[pack / 2].weights(_mm512_and_si512(both, low));
+                const __m512i second = by.of[pack / 2].weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+                const uint8_t *at = x + pair * PAIR + pack * 8;
 #pragma GCC unroll 8
                 for (int64_t row = 0; row < ROWS; row++) {
                     __m512i &one = sums[(2 * pack) % SUMS][row], &two = sums[(2 * pack + 1) % SUMS][row];
@@ -107,14 +131,15 @@ inline void dot4(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t
 inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
     const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
     const __m512i low = _mm512_set1_epi8(15);
-    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES) {
-        const Multipliers by(multipliers);
+    for (int64_t pair = 0; pair < 2 * chunks; pair++, multipliers += LANES) {
+        const TwoGroups by(multipliers);
 #pragma GCC unroll 4
         for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE) {
             ask_for(codes + AHEAD);
+            const Multipliers &some = by.of[pack / 2];
             const __m512i both = _mm512_loadu_si512(codes);
-            _mm512_storeu_si512(out, by.weights(_mm512_and_si512(both, low)));
-            _mm512_storeu_si512(out + LINE, by.weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low)));
+            _mm512_storeu_si512(out, some.weights(_mm512_and_si512(both, low)));
+            _mm512_storeu_si512(out + LINE, some.weights(_mm512_and_si512(_mm512_srli_epi16(both, 4), low)));
         }
     }
 }
@@ -193,26 +218,33 @@ inline void dot8(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t
 inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
     const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
     const __m256i low = _mm256_set1_epi8(15);
-    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES) {
-        __m256i pairs[2], eights[2];
-        for (int half = 0; half < 2; half++) {
-            const __m256i words = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(multipliers + 8 * half)));
-            pairs[half] = _mm256_or_si256(words, _mm256_slli_epi32(words, 16));
-            const __m256i eight = _mm256_slli_epi16(pairs[half], 3);
-            eights[half] = _mm256_or_si256(eight, _mm256_slli_epi16(eight, 8));
-        }
-        for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE) {
-            ask_for(codes + AHEAD);
+    // Each of 8 outputs' bytes, 4 times.
+    const __m256i lower = _mm256_setr_epi32(
+        0, 0x01010101, 0x02020202, 0x03030303, 0x04040404, 0x05050505, 0x06060606, 0x07070707);
+    const __m256i upper = _mm256_add_epi8(lower, _mm256_set1_epi8(8));
+    for (int64_t pair = 0; pair < 2 * chunks; pair++, multipliers += LANES) {
+        const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)multipliers));
+        for (int64_t group = 0; group < 2; group++) {
+            const __m256i halves = _mm256_and_si256(group ? _mm256_srli_epi16(bytes, 4) : bytes, low);
+            const __m256i eight = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(RIDGELINE_EIGHTS)), halves);
+            __m256i pairs[2], eights[2];
             for (int half = 0; half < 2; half++) {
-                const __m256i both = _mm256_loadu_si256((const __m256i *)(codes + 32 * half));
-                const __m256i first = _mm256_and_si256(both, low);
-                const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-                _mm256_storeu_si256(
-                    (__m256i *)(out + 32 * half),
-                    _mm256_sub_epi8(_mm256_mullo_epi16(first, pairs[half]), eights[half]));
-                _mm256_storeu_si256(
-                    (__m256i *)(out + LINE + 32 * half),
-                    _mm256_sub_epi8(_mm256_mullo_epi16(second, pairs[half]), eights[half]));
+                eights[half] = _mm256_shuffle_epi8(eight, half ? upper : lower);
+                pairs[half] = _mm256_srli_epi16(eights[half], 11);
+            }
+            for (int64_t pack = 0; pack < 2; pack++, codes += LINE, out += 2 * LINE) {
+                ask_for(codes + AHEAD);
+                for (int half = 0; half < 2; half++) {
+                    const __m256i both = _mm256_loadu_si256((const __m256i *)(codes + 32 * half));
+                    const __m256i first = _mm256_and_si256(both, low);
+                    const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+                    _mm256_storeu_si256(
+                        (__m256i *)(out + 32 * half),
+                        _mm256_sub_epi8(_mm256_mullo_epi16(first, pairs[half]), eights[half]));
+                    _mm256_storeu_si256(
+                        (__m256i *)(out + LINE + 32 * half),
+                        _mm256_sub_epi8(_mm256_mullo_epi16(second, pairs[half]), eights[half]));
+                }
             }
         }
     }
@@ -237,13 +269,13 @@ inline void dot8(const uint8_t *strip, const uint8_t *x, int64_t height, int64_t
 }
 
 inline void widen(const uint8_t *strip, int64_t chunks, uint8_t *out) {
-    const uint8_t *multipliers = strip, *codes = strip + multiplier_bytes(chunks);
-    for (int64_t group = 0; group < 2 * chunks; group++, multipliers += LANES)
-        for (int64_t pack = 0; pack < 4; pack++, codes += LINE, out += 2 * LINE)
-            for (int64_t at = 0; at < LINE; at++) {
-                out[at] = (uint8_t)(((codes[at] & 15) - 8) * multipliers[at / 4]);
-                out[at + LINE] = (uint8_t)(((codes[at] >> 4) - 8) * multipliers[at / 4]);
-            }
+    const uint8_t *codes = strip + multiplier_bytes(chunks);
+    for (int64_t k = 0; k < chunks * CHUNK; k += 8, codes += LINE, out += 2 * LINE)
+        for (int64_t at = 0; at < LINE; at++) {
+            const int multiplier = multiplier_at(strip, at / 4, k);
+            out[at] = (uint8_t)(((codes[at] & 15) - 8) * multiplier);
+            out[at + LINE] = (uint8_t)(((codes[at] >> 4) - 8) * multiplier);
+        }
 }
 
 #endif

@@ -100,7 +100,7 @@ void ridgeline_gather(const Matrix *told, const int64_t *ids, void *y, int64_t c
                     continue;
                 }
                 const int byte = codes[k / 8 * LINE + lane * 4 + k % 4], code = k % 8 < 4 ? byte & 15 : byte >> 4;
-                values[k - at] = (code - 8) * strip[k / GROUP * LANES + lane];
+                values[k - at] = (code - 8) * multiplier_at(strip, lane, k);
             }
             store_row(matrix, y, i * d_in + at, d_in - at, floats(values) * matrix.scales[ids[i]]);
         }

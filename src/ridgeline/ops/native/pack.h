@@ -47,37 +47,31 @@ inline float pack_8(const float *row, int64_t width, int64_t lane, uint8_t *stri
     return scale;
 }
 
-// A group of 32: the multiplier around `whole` that loses least; codes are left in `codes`.
-inline int64_t multiplier_of(const float *group, float whole, float base, Floats *codes) {
-    const Floats values[2] = {load<Floats>(group), load<Floats>(group + LANES)};
+// A group of 16: the multiplier around `whole` that loses least; codes are left in `codes`.
+inline int64_t multiplier_of(Floats values, float whole, float base, Floats *codes) {
     float best = INFINITY;
     int64_t chosen = 1;
     for (float away : {0.0f, 1.0f, -1.0f, -2.0f, -3.0f}) {
         const float tried = std::min(std::max(whole + away, 1.0f), (float)MOST_MULTIPLIER), unit = tried * base;
-        Floats found[2], lost = {};
-        for (int half = 0; half < 2; half++) {
-            found[half] = bounded(floats(nearest(values[half] / unit)), -8.0f, 7.0f);
-            const Floats apart = values[half] - found[half] * unit;
-            lost += apart * apart;
-        }
-        const float error = sum_of(lost);
+        const Floats found = bounded(floats(nearest(values / unit)), -8.0f, 7.0f), apart = values - found * unit;
+        const float error = sum_of(apart * apart);
         if (error >= best) continue;
         best = error;
         chosen = (int64_t)tried;
-        codes[0] = found[0];
-        codes[1] = found[1];
+        *codes = found;
     }
     return chosen;
 }
 
 inline float pack_4(const float *row, int64_t width, int64_t lane, uint8_t *strip, int32_t *sum) {
+    static_assert(GROUP == LANES, "a group is a vector");
     const int64_t groups = width / GROUP;
     uint8_t *packed = strip + multiplier_bytes(width / CHUNK);
     std::vector<float> steps((size_t)groups);
     float largest = 0.0f;
     for (int64_t group = 0; group < groups; group++) {
-        const Floats one = load<Floats>(row + group * GROUP), two = load<Floats>(row + group * GROUP + LANES);
-        const float high = most_of(most(one, two)), low = -most_of(most(-one, -two));
+        const Floats values = load<Floats>(row + group * GROUP);
+        const float high = most_of(values), low = -most_of(-values);
         steps[(size_t)group] = std::max(std::max(high / 7.0f, low / -8.0f), 0.0f);
         largest = std::max(largest, steps[(size_t)group]);
     }
@@ -85,21 +79,20 @@ inline float pack_4(const float *row, int64_t width, int64_t lane, uint8_t *stri
     Floats together = {}, squares = {};
     *sum = 0;
     for (int64_t group = 0; group < groups; group++) {
-        Floats codes[2] = {};
+        Floats codes = {};
+        const Floats values = load<Floats>(row + group * GROUP);
         const float whole = std::nearbyint(steps[(size_t)group] / base);
-        const int64_t multiplier = multiplier_of(row + group * GROUP, whole, base, codes);
-        strip[group * LANES + lane] = (uint8_t)multiplier;
-        for (int half = 0; half < 2; half++) {
-            const Floats integers = codes[half] * (float)multiplier;
-            together += integers * load<Floats>(row + group * GROUP + half * LANES);
-            squares += integers * integers;
-            for (int64_t i = 0; i < LANES; i++) {
-                const int64_t k = group * GROUP + half * LANES + i;
-                const int code = (int)codes[half][i];
-                uint8_t &both = packed[k / 8 * LINE + lane * 4 + k % 4];
-                both = (uint8_t)(k % 8 < 4 ? code + 8 : both | (code + 8) << 4);
-                *sum += code * (int)multiplier;
-            }
+        const int64_t multiplier = multiplier_of(values, whole, base, &codes);
+        strip[group / 2 * LANES + lane] |= (uint8_t)((multiplier - 1) << group % 2 * 4);
+        const Floats integers = codes * (float)multiplier;
+        together += integers * values;
+        squares += integers * integers;
+        for (int64_t i = 0; i < GROUP; i++) {
+            const int64_t k = group * GROUP + i;
+            const int code = (int)codes[i];
+            uint8_t &both = packed[k / 8 * LINE + lane * 4 + k % 4];
+            both = (uint8_t)(k % 8 < 4 ? code + 8 : both | (code + 8) << 4);
+            *sum += code * (int)multiplier;
         }
     }
     return sum_of(together) / std::max(sum_of(squares), 1.0f);
