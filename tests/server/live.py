@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
+from starlette.routing import Route
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
 
@@ -271,11 +272,16 @@ def serving(
     drain_s: float = 20.0,
     manners: Manners | None = None,
     loaded: bool = True,
+    routes: Sequence[Route] = (),
 ) -> Iterator[Live]:
-    """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes."""
+    """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes.
+
+    routes: before its own.
+    """
     stage = stage or Stage()
     listening = threading.Event()
     app = create_app(bring_up or stage.bring_up, readiness, restarts, manners or Manners(admins=ADMINS))
+    app.router.routes[:0] = routes
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(server.run()), daemon=True)

@@ -23,7 +23,8 @@ from ridgeline.server.visit import Books, Visit
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 ADMIN_PATHS = ("/v1/profile",)
-PAGES = ("/", "/favicon.svg", "/docs", "/docs/assets", "/openapi.json")
+PAGES = ("/", "/favicon.svg", "/docs", "/openapi.json")
+ASSETS = ("/assets/", "/docs/assets/")
 
 log = logging.getLogger("ridgeline.server")
 
@@ -38,7 +39,7 @@ class Doors:
     def open(self, path: str) -> bool:
         if path == "/health" or (self.open_metrics and path == "/metrics"):
             return True
-        return self.open_page and (path in PAGES or path.startswith("/docs/assets/"))
+        return self.open_page and (path in PAGES or path.startswith(ASSETS))
 
 
 class Gate:

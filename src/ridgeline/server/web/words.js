@@ -1,0 +1,17 @@
+// Words: numbers as people read them. Knows no page.
+
+export const number = (value, digits = 0) =>
+  value == null || Number.isNaN(value) ? "–"
+    : value.toLocaleString("en", {minimumFractionDigits: digits, maximumFractionDigits: digits}).replaceAll(",", " ");
+
+export function ms(value) {
+  if (value == null) return "–";
+  if (value >= 10000) return `${number(value / 1000, 1)} s`;
+  return `${number(value, value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;
+}
+
+export const percent = (share, digits = 0) => share == null ? "–" : `${number(100 * share, digits)} %`;
+
+export const rate = value => value == null ? "–" : number(value, value < 10 ? 1 : 0);
+
+export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
