@@ -89,10 +89,24 @@ class Page:
         late = f"const what = 'not in time: ' + {json.dumps(condition)}, late = performance.now() + 10000"
         await self.value(f"new Promise((resolve, reject) => {{ {late}; const look = () => {look}; look(); }})")
 
+    async def press(self, key: str) -> None:
+        """A key, as the page hears it from a person."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            code = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    async def heap_bytes(self) -> int:
+        """What the page's objects take, after the collection of what it dropped."""
+        await self.call("HeapProfiler.collectGarbage")
+        used: int = (await self.call("Runtime.getHeapUsage"))["usedSize"]
+        return used
+
     async def picture(self, path: Path, width: int, height: int, scheme: str) -> None:
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
+        await self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 

@@ -166,13 +166,16 @@ def event(index: int, at_s: float) -> Json:
 
 
 class Sights:
-    """The routes as a page asks them. streams: open now; opened: so far; asked: of recordings; cut: end the streams."""
+    """The routes as a page asks them. streams: open now; opened: so far; asked: for recordings."""
 
     def __init__(self, start_s: float = 1764150000.0) -> None:
         self.start_s = start_s
         self.streams = self.opened = self.asked = 0
-        self.cut = asyncio.Event()
+        self._ended = 0  # streams up to this one have ended
         self.recording = recording()
+
+    def end_streams(self) -> None:
+        self._ended = self.opened
 
     def routes(self) -> list[Route]:
         return [
@@ -187,12 +190,11 @@ class Sights:
 
     async def _events(self) -> AsyncIterator[bytes]:
         self.streams, self.opened = self.streams + 1, self.opened + 1
-        self.cut.clear()
-        index = 120 * (self.opened == 1)
+        which, index = self.opened, 120 * (self.opened == 1)
         try:
             for past in range(index):
                 yield self._told(past)
-            while not self.cut.is_set():
+            while which > self._ended:
                 yield self._told(index)
                 index += 1
                 await asyncio.sleep(0.1)

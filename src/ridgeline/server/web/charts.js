@@ -37,6 +37,7 @@ export class Charts {
     this._seconds = 60;
     this._plots = CHARTS.map(chart => this._card(chart));
     document.addEventListener("themechange", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(at("charts"));
   }
 
   _card(chart) {
@@ -59,7 +60,7 @@ export class Charts {
   async draw(seen = () => true) {
     // seen: whether somebody sees what stands there.
     this._drawn = performance.now();
-    if (!this._history.newest) return;
+    if (!this._history.newest || !at("charts").clientWidth) return;
     await loaded();
     const looks = {ink: colour("ink"), soft: colour("soft"), grid: colour("grid"), card: colour("card"), line: colour("line"),
       series: [1, 2, 3].map(i => colour(`series-${i}`))};
@@ -75,17 +76,17 @@ export class Charts {
       return {name, x, y, type: "scatter", mode: "lines", fill, hovertemplate: `%{y:${chart.share ? ".1%" : ",.4~g"}}${chart.unit ?? ""}`,
         line: {color: looks.series[i], dash, width: 2}};
     });
-    Plotly.react(plot, traces, layout(chart, looks, [-this._seconds, 0]), {responsive: true, displayModeBar: false});
+    Plotly.react(plot, traces, layout(chart, looks, [-this._seconds, 0], plot.clientWidth), {displayModeBar: false});
     const newest = this._history.newest;
     beside.textContent = chart.ceiling?.(newest) ?? "";
     plot.ariaLabel = `${chart.title}: ${chart.lines.map(([name, of]) => `${name} ${chart.say(of(newest))}`).join(", ")}`;
   }
 }
 
-function layout(chart, looks, range) {
+function layout(chart, looks, range, width) {
   const axis = {gridcolor: looks.grid, linecolor: looks.line, zeroline: false, fixedrange: true, tickfont: {size: 11, color: looks.soft}};
   return {
-    margin: {l: 46, r: 8, t: 6, b: 24}, height: 190, autosize: true, hovermode: "x unified", uirevision: "live",
+    margin: {l: 46, r: 8, t: 6, b: 24}, width, height: 190, hovermode: "x unified", uirevision: "live",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: looks.ink, size: 12},
     hoverlabel: {bgcolor: looks.card, bordercolor: looks.line, font: {color: looks.ink}},
     showlegend: true, legend: {orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: {size: 11, color: looks.soft}},

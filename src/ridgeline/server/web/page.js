@@ -28,6 +28,7 @@ function replay(saved) {
   recording.open();
   location.hash = "recording";
   go();
+  at("model").textContent = "saved recording";
   recording.put(JSON.parse(saved.textContent));
 }
 

@@ -202,8 +202,10 @@ export class Pipeline {
     const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
     if (!step || !this.tape) return;
     event.preventDefault();
-    const row = this.chosen ? this.tape.lives.indexOf(this.chosen.life) + step[0] : 0;
-    const column = this.chosen ? this.chosen.column + step[1] : this.at;
+    const {chosen, tape, at} = this;
+    const row = chosen ? tape.lives.indexOf(chosen.life) + step[0] : Math.max(0, tape.lives.findIndex(life => life.rows.has(at)));
+    const column = chosen ? Math.min(at, chosen.column + step[1]) : at;
+    if (!tape.lives[row] || column < 0) return;
     this._choose(row, column);
     this._reveal(row, column);
   }

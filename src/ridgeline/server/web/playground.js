@@ -4,7 +4,7 @@ import {at, copy, element} from "./dom.js";
 import {door, watch} from "./door.js";
 import {curl, path, python, request, written} from "./sampling.js";
 import {ask, events} from "./server.js";
-import {open as openTokens, pieces} from "./tokens.js";
+import {entries, open as openTokens, pieces} from "./tokens.js";
 import {shown} from "./waterfall.js";
 import {ms, number, rate} from "./words.js";
 
@@ -50,7 +50,7 @@ function begin(asked) {
   at("halt").disabled = false;
   at("spoken").textContent = "Generating";
   const run = {
-    asked, made, start: performance.now(), id: null, first: null, last: null, tokens: 0, finish: null,
+    asked, made, start: performance.now(), id: null, first: null, last: null, tokens: 0, known: [], finish: null,
     take(event) {
       const choice = event.choices[0];
       this.id = event.id;
@@ -62,7 +62,9 @@ function begin(asked) {
         this.first ??= this.last;
         this.tokens += count;
       }
-      this.made.append(...pieces(choice.text ?? choice.delta?.content ?? "", choice.logprobs));
+      const text = choice.text ?? choice.delta?.content ?? "";
+      this.known.push(...entries(choice.logprobs));
+      if (text) this.made.append(...pieces(text, this.known.splice(0)));
       show(this);
     },
   };

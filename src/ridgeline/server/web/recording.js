@@ -64,9 +64,9 @@ function told(life, column, here) {
 }
 
 function legend() {
-  const stalled = Object.entries(STALLS).map(([name, why]) => [stall(name), `stalled: ${name}`, why]);
-  const others = Object.entries(CELLS).filter(([name]) => name !== "stalled").map(([name, look]) => [look, name, look[3]]);
-  at("legend").replaceChildren(...[...others, ...stalled].map(([look, word, why]) =>
+  const cells = Object.entries(CELLS).map(([name, look]) => [look, name, look[3]]);
+  const stalled = ["blocks", "budget", "order"].map(name => [stall(name), `stalled: ${name}`, STALLS[name]]);
+  at("legend").replaceChildren(...[...cells, ...stalled].map(([look, word, why]) =>
     element("li", {title: why}, swatch(look), word)));
 }
 

@@ -5,7 +5,7 @@ import {percent} from "./words.js";
 
 const told = new WeakMap(); // a token's element -> [{token, odds, others}]
 
-function entries(logprobs) {
+export function entries(logprobs) {
   // Both routes' log-probabilities as [{token, odds, others: [[token, odds]]}].
   if (!logprobs) return [];
   if (logprobs.content) {
@@ -19,9 +19,8 @@ function entries(logprobs) {
   }));
 }
 
-export function pieces(text, logprobs) {
-  // Elements of a chunk: one a token where the tokens spell the text, otherwise one for all (a character cut in pieces).
-  const known = entries(logprobs);
+export function pieces(text, known) {
+  // Elements of a text: one a token where the tokens spell it, otherwise one for all (a character cut in pieces).
   if (!known.length) return [text];
   if (known.map(one => one.token).join("") === text) return known.map(one => piece(one.token, [one]));
   return [piece(text, known)];
@@ -65,6 +64,7 @@ export function open() {
   document.body.append(at("token-card")); // it may reach over the edge of its card
   output.addEventListener("pointerover", event => event.target.matches(".token") ? show(event.target) : hide());
   output.addEventListener("pointerleave", hide);
+  addEventListener("resize", hide); // it may not fit where it was
   output.addEventListener("focusin", event => { if (event.target.matches(".token")) show(event.target); });
   output.addEventListener("focusout", hide);
   output.addEventListener("keydown", event => {
