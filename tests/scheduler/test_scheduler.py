@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ridgeline.core.errors import BadRequest, ConfigError
-from ridgeline.core.types import BatchRecord, NewRequest, Sampling, Timings
+from ridgeline.core.types import BatchRecord, NewRequest, Sampling, Timings, WallParts
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.nocache import NoCache
 from ridgeline.kv.prefix import HashPrefix, NoPrefix
@@ -68,6 +68,8 @@ def test_timings_of_a_request_alone() -> None:
         rows=3,
         preemptions=0,
         batch=None,
+        parts=WallParts(queued_ns=3, prefill_ns=10, decode_ns=20),
+        device_ns=30,
     )
 
 

@@ -189,11 +189,35 @@ class BatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WallParts:
+    """Where a request's time went while the engine had it, in the order in which it is shown; they leave nothing out.
+
+    window: the device was free and the policy kept it back. queued: it waited for a seat otherwise. prefill, decode,
+    recomputed: steps that it was in, by what they computed of it (core/flight.PHASES). others: seated, but not in the
+    step that ran. preempted: waiting for a seat again. Host time between two steps belongs to the later one.
+    """
+
+    window_ns: int = 0
+    queued_ns: int = 0
+    prefill_ns: int = 0
+    others_ns: int = 0
+    decode_ns: int = 0
+    preempted_ns: int = 0
+    recomputed_ns: int = 0
+
+    @property
+    def total_ns(self) -> int:
+        """finished_ns - arrival_ns, exactly."""
+        return sum(getattr(self, name) for name in WallParts.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """A request's wall clock and whom it shared its steps with.
 
     held_ns: of the wait before admission, the part in which the device was free and the policy kept the request
-    back (its window was open). steps: launches it was in; rows: sum over them of the rows in the step.
+    back (its window was open). steps: launches it was in; rows: sum over them of the rows in the step. device_ns: its
+    share of the device's time, which every step divides among its rows by the tokens that they computed.
     """
 
     arrival_ns: int
@@ -205,6 +229,8 @@ class Timings:
     rows: int
     preemptions: int
     batch: BatchRecord | None
+    parts: WallParts = WallParts()
+    device_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
 from ridgeline.core.types import End, NewRequest, Sampling, Scores, Tokens
 from ridgeline.engine.channel import Channel, Report
+from ridgeline.engine.course import WAITING, WORKING, Course
 from ridgeline.engine.messages import (
     Abort,
     AskProfile,
@@ -41,14 +42,17 @@ class Delta(NamedTuple):
 
 
 class Stream:
-    """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost."""
+    """One request's tokens as they come. A slow reader gets several steps' tokens in one Delta; nothing is lost.
 
-    __slots__ = ("_aborted", "_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "key")
+    course: where its time goes; the reader says when it writes, receive() says the rest.
+    """
 
-    def __init__(self, client: EngineClient, key: int) -> None:
+    __slots__ = ("_aborted", "_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "course")
+
+    def __init__(self, client: EngineClient, course: Course) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
-        self.key = key
+        self.course = course
         self._aborted = False
         self._tokens: list[int] = []
         self._scores: list[Scores] = []
@@ -58,11 +62,15 @@ class Stream:
 
     async def receive(self) -> Delta:
         """The next Delta, at least one token or the End. Raises EngineDied or BadRequest instead of an End."""
+        course = self.course
+        if not self._tokens and self._end is None:
+            course.turn(WAITING)
         while not self._tokens and self._end is None:
             if self._error is not None:
                 raise self._error
             self._waiter = self._loop.create_future()
             await self._waiter
+        course.turn(WORKING)
         tokens, self._tokens = self._tokens, []
         if not self._scores:
             return Delta(tokens, self._end)
@@ -74,7 +82,7 @@ class Stream:
         was asked before."""
         if not self._aborted:
             self._aborted = True
-            self._client._abort(self.key)
+            self._client._abort(self.course.key)
 
     def _push(self, tokens: list[int]) -> None:
         self._tokens += tokens
@@ -82,6 +90,7 @@ class Stream:
 
     def _finish(self, end: End | None, error: RidgelineError | None = None) -> None:
         self._end, self._error = end, error
+        self.course.answer(end)
         self._wake()
 
     def _wake(self) -> None:
@@ -125,10 +134,9 @@ class EngineClient:
     def submit(self, prompt_ids: Tokens, max_tokens: int, sampling: Sampling, cache_salt: str = "") -> Stream:
         if self.failure is not None:
             raise EngineDied("the engine has ended; send the request again later")
-        stream = Stream(self, next(self._keys))
-        self._streams[stream.key] = stream
-        now = time.perf_counter_ns()
-        request = NewRequest(stream.key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
+        key, now = next(self._keys), time.perf_counter_ns()
+        self._streams[key] = stream = Stream(self, Course(key, now))
+        request = NewRequest(key, prompt_ids, max_tokens, sampling, now, cache_salt=cache_salt)
         self._channel.send(Submit.of(request))
         return stream
 

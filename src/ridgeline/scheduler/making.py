@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ridgeline.core.flight import NO_STALL
 from ridgeline.core.types import NO_BLOCKS, Ints, Join
 from ridgeline.kv.ledger import NOTHING
 from ridgeline.scheduler.batches import Batch
@@ -16,10 +17,12 @@ class Making:
     """left: tokens of the budget. stepping: rows, starts and ones of the rows that compute one token together.
 
     slots, starts, counts, promise: of the rows that came one by one. chunks: those of them that compute more than one
-    token. refused: somebody lacks a slot, blocks or budget, so nobody new is admitted.
+    token. refused: somebody lacks a slot, blocks or budget, so nobody new is admitted. stall: what the first who has no
+    part in it lacks, of core.flight.STALLS.
     """
 
     left: int
+    now_ns: int
     stepping: tuple[Ints, Ints, Ints] | None = None
     slots: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
@@ -29,11 +32,17 @@ class Making:
     blocks: list[Ints] = field(default_factory=list)
     joins: list[Join] = field(default_factory=list)
     refused: bool = False
+    stall: int = NO_STALL
     preempted: bool = False
 
     @property
     def empty(self) -> bool:
         return self.stepping is None and not self.slots
+
+    def refuse(self, stall: int) -> None:
+        """Somebody has no part in this plan, and nobody new takes what they lack."""
+        self.refused = True
+        self.stall = self.stall or stall
 
     def add_steps(self, rows: Ints, starts: Ints, ones: Ints, blocks: Ints) -> None:
         self.stepping = rows, starts, ones
@@ -84,10 +93,20 @@ class Flight:
     """A launch that was not collected yet. chunks: slots with more than a decode step: worth publishing then.
 
     departures: how often a slot had been left when the plan was made; equal later means that all rows still live.
+    keys, starts, counts, phases, stall and horizon: as a recording has them. single: all rows decode one token.
+    planned_ns: when.
     """
 
     serial: int
     rows: Ints
+    keys: Ints
+    starts: Ints
+    counts: Ints
+    phases: Ints
+    stall: int
+    horizon: int
+    single: bool
+    planned_ns: int
     seatings: Ints
     promise: Ints
     chunks: list[int]

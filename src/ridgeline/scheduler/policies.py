@@ -80,11 +80,13 @@ class Choice:
     """groups: tried in order. wake_ns: when to look again though nothing has happened, if nothing was granted.
 
     closed: why a batch starts whose members are in these groups and which nobody joins later; empty: no such batch.
+    gathers: newcomers are kept back for company, though there are seats and the others go on.
     """
 
     groups: Sequence[Sequence[Claim]]
     wake_ns: int | None = None
     closed: str = ""
+    gathers: bool = False
 
 
 class Policy(Protocol):
@@ -169,7 +171,7 @@ class Gathered(Continuous):
         decodes_alone = view.decode and not view.partial
         if decodes_alone and coming < share and self._held < self._patience:
             self._held += coming > 0
-            return Choice([view.decode])
+            return Choice([view.decode], gathers=True)
         self._held = 0
         return super().groups(view, now_ns)
 

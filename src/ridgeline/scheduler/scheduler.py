@@ -16,14 +16,16 @@ R11 A reference to a block ends when the newest plan made before its release has
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from ridgeline.core.errors import BadRequest, ConfigError
-from ridgeline.core.types import End, Events, FinishReason, NewRequest, Output, Plan, Scores
+from ridgeline.core.flight import ARRIVED, FIRST_TOKEN
+from ridgeline.core.types import Bools, End, Events, FinishReason, NewRequest, Output, Plan, Scores, Timings
 from ridgeline.kv.ledger import Ledger
-from ridgeline.scheduler.job import Job
+from ridgeline.scheduler.job import OTHERS, Job
 from ridgeline.scheduler.making import Flight
 from ridgeline.scheduler.planner import Planner, SchedulerLimits
 from ridgeline.scheduler.policies import Policy
@@ -38,7 +40,7 @@ class Scheduler:
     """submit and abort at any time; plan before a launch, commit after it is collected.
 
     dropped_tokens: made by the device for requests that were over by then. steps: launches committed; positions,
-    padding: sums over their outputs.
+    padding: sums over their outputs. committed: the newest of these launches.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger, limits: SchedulerLimits, queue: Queue | None = None) -> None:
@@ -47,6 +49,8 @@ class Scheduler:
         self._state = State(SlotTable(limits.slots, limits.max_len), ledger, Fifo() if queue is None else queue)
         self._planner = Planner(policy, limits, self._state)
         self.dropped_tokens = self.steps = self.positions = self.padding = 0
+        self.committed: Flight | None = None
+        self._committed_ns = 0
 
     @property
     def num_running(self) -> int:
@@ -101,6 +105,7 @@ class Scheduler:
         self._check_request(job)
         self._state.jobs[job.key] = job
         self._state.queue.push(job)
+        self._state.note(job.key, request.arrival_ns, ARRIVED)
         return None
 
     def abort(self, key: int, now_ns: int) -> End | None:
@@ -112,9 +117,11 @@ class Scheduler:
         if job.slot is not None:
             state.leave(job.slot)
             state.settle()
+            job.seated_ns[OTHERS] += now_ns - job.settled_ns
+            job.settled_ns = now_ns
         else:
             state.queue.remove(key)
-            job.held(now_ns, state.held_since_ns)
+            job.waited(now_ns, state.held_since_ns)
             if not len(state.queue):
                 state.held_since_ns = None
         return self._end(job, "abort", now_ns)
@@ -123,8 +130,11 @@ class Scheduler:
         """The next launch, or None where there is nothing to launch now (see wake_ns)."""
         return self._planner.plan(now_ns)
 
-    def commit(self, output: Output, now_ns: int) -> Events:
-        """Settle the oldest launch in flight."""
+    def commit(self, output: Output, now_ns: int, launched_ns: int | None = None) -> Events:
+        """Settle the oldest launch in flight, which was collected now. launched_ns: when it began; None: when planned.
+
+        The device had it since then, or since the launch before it was collected.
+        """
         state, table = self._state, self._state.table
         flight = state.flights.popleft()
         assert flight.serial == output.serial, "collected out of order"  # R1
@@ -135,6 +145,7 @@ class Scheduler:
             flight.batch.stepped(output)
         rows, promise = flight.rows, flight.promise
         counts, tokens, finished = output.counts, output.tokens, output.finished
+        live: Bools | None = None
         if flight.departures != state.departures:  # R10
             live = table.seating[rows] == flight.seatings
             self.dropped_tokens += int(counts[~live].sum())
@@ -146,12 +157,14 @@ class Scheduler:
             assert (counts <= promise).all(), "a promise is a cap"  # R3
             assert (finished[short] & (counts[short] > 0)).all(), "only a stop ends a row before its promise"
         table.tally(rows, len(flight.rows))
+        began_ns = max(flight.planned_ns if launched_ns is None else launched_ns, self._committed_ns)
+        self._settle_time(flight, output, live, now_ns - began_ns, now_ns)
         if state.silent:
             self._note_first_tokens(now_ns)
         for slot in flight.chunks:
             if slot in table.running:
                 state.publish(slot)
-        keys = table.key[rows]
+        keys = flight.keys if live is None else flight.keys[live]
         scores = self._scores(flight, output) if output.scores else ()
         over = (finished | (length >= table.limit[rows])).nonzero()[0].tolist()
         reasons: list[FinishReason] = ["stop" if finished[i] else "length" for i in over]
@@ -159,6 +172,16 @@ class Scheduler:
         ends = tuple(self._end(job, reason, now_ns) for job, reason in zip(left, reasons, strict=True))
         state.ledger.collected(output.serial)
         return Events(keys, counts, known, ends, scores)
+
+    def _settle_time(self, flight: Flight, output: Output, live: Bools | None, device_ns: int, now_ns: int) -> None:
+        walls, table = self._state.walls, self._state.table
+        self.committed, self._committed_ns = flight, now_ns
+        num_rows = len(flight.rows)
+        if flight.single and live is None and not walls.joined and num_rows == len(table.running):
+            walls.settle_all(num_rows, int(flight.rows[-1]), device_ns, now_ns)
+            return
+        computed = flight.counts if flight.horizon == 1 else flight.counts + np.maximum(output.counts - 1, 0)
+        walls.settle(table.order(), flight.rows, flight.phases, computed, live, device_ns, now_ns)
 
     def _scores(self, flight: Flight, output: Output) -> tuple[Scores, ...]:
         """Log-probabilities by request instead of by row, without those of seatings that ended (R10)."""
@@ -168,6 +191,19 @@ class Scheduler:
             for scores in output.scores
             if table.seating[flight.rows[scores.owner]] == flight.seatings[scores.owner]
         )
+
+    def take_lives(self) -> list[tuple[int, int, int, int]]:
+        """What became of requests since the last time, as in core.flight.Lives: key, at_ns, serial, what."""
+        lives = self._state.lives
+        if not lives:
+            return []
+        taken = list(lives)
+        lives.clear()
+        return taken
+
+    def timings(self, keys: Iterable[int], now_ns: int) -> dict[int, Timings]:
+        """Of those that are not over, as far as they are: until now if they wait, until the last commit if they run."""
+        return {key: self._state.timings(job, now_ns) for key in keys if (job := self._state.jobs.get(key)) is not None}
 
     def discard(self) -> None:
         """End every request without a word; what is in flight is never collected, and was perhaps never launched.
@@ -180,10 +216,11 @@ class Scheduler:
         state, table = self._state, self._state.table
         for slot in [slot for slot, had in state.silent.items() if table.length[slot] > had]:
             table.running[slot].first_token_ns = now_ns
+            state.note(int(table.key[slot]), now_ns, FIRST_TOKEN)
             del state.silent[slot]
 
     def _end(self, job: Job, reason: FinishReason, now_ns: int) -> End:
-        del self._state.jobs[job.key]
+        self._state.end(job, now_ns)
         return job.end(reason, now_ns)
 
     def _check_request(self, job: Job) -> None:

@@ -58,11 +58,15 @@ class SlotTable:
     def leave(self, slot: int) -> Job:
         """The slot is empty; what it knew about the steps goes to the job."""
         job = self.running.pop(slot)
-        job.steps += int(self.steps[slot]) + self._all_steps
-        job.rows += int(self.shared[slot]) + self._all_shared
+        self.tell(slot, job)
         job.slot, self._stale, self.seating[slot] = None, True, 0
         self.empty.append(slot)
         return job
+
+    def tell(self, slot: int, job: Job) -> None:
+        """The job knows of this seating what is known until now."""
+        job.steps += int(self.steps[slot]) + self._all_steps
+        job.rows += int(self.shared[slot]) + self._all_shared
 
     def append(self, rows: Ints, counts: Ints, tokens: Tokens) -> tuple[Tokens, Ints]:
         """Add the first counts[i] of tokens[i] to row i. Returns them row after row, and the new lengths."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from ridgeline.core.types import End, Timings
+from ridgeline.server.ledger import Ledger, device_ms
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -121,10 +122,11 @@ def error_object(message: str, kind: str, param: str | None = None, code: str | 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def timings_object(end: End, kv_block_bytes: int) -> Json:
+def timings_object(end: End, account: Ledger, kv_block_bytes: int) -> Json:
     """A request's wall clock in milliseconds from its arrival; what never happened took 0.
 
-    arrival_s, opened_s and closed_s are on one clock for all requests of this server, so that they can be lined up.
+    parts, device_ms: its ledgers, the former up to now. arrival_s, opened_s and closed_s are on one clock for all
+    requests of this server, so that they can be lined up.
     """
     t = end.timings
     admitted_ns = t.admitted_ns or t.finished_ns
@@ -141,6 +143,8 @@ def timings_object(end: End, kv_block_bytes: int) -> Json:
         "mean_rows": t.rows / t.steps if t.steps else 0.0,
         "preemptions": t.preemptions,
         "batch": _batch(t, kv_block_bytes),
+        "parts": account.json()["parts"],
+        "device_ms": device_ms(t),
     }
 
 

@@ -33,6 +33,7 @@ from ridgeline.server.completions import Answer
 from ridgeline.server.errors import answer_error, answer_http_error, json_response
 from ridgeline.server.front import BringUp, Failed, Front, Starting
 from ridgeline.server.gate import Gate
+from ridgeline.server.live import Live
 from ridgeline.server.manners import Manners
 from ridgeline.server.metrics import Metrics
 from ridgeline.server.openai import Ask, check_model, parse_chat, parse_completion, prepare
@@ -42,6 +43,7 @@ from ridgeline.server.readiness import Readiness
 from ridgeline.server.service import Service
 from ridgeline.server.tokenizing import Answered, detokenize, tokenize, tokenizer_info
 from ridgeline.server.visit import visit_of
+from ridgeline.server.watching import Pulse, Watching
 
 _BIG_BODY_BYTES = 2**14  # to parse and encode more takes milliseconds
 _QUESTIONS_AT_ONCE = 2  # of asyncio's threads, of which there are at least five
@@ -70,6 +72,7 @@ class Generation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, stopping, visit = self._front.service(), self._front.stopping, visit_of(scope)
         assert stopping is not None
+        visit.opened(service.name)
         visit.books.admission.check()
         try:
             async with visit.in_time():
@@ -77,12 +80,14 @@ class Generation:
                 ask = await _worked(len(body), self._ask, body, service)
         except ClientDisconnect:
             return
+        visit.parsed()
         visit.limit(ask.timeout_s)
         visit.enter(ask.prompts, ask.generations, ask.multiplier)
         async with visit.in_time():
             prompts = await _worked(len(body), prepare, ask, service)
         visit.weigh([len(prompt.ids) for prompt in prompts], ask.best_of, ask.source)
         heading = Heading(self._shape.prefix + uuid.uuid4().hex, int(time.time()), service.name)
+        visit.named(heading.id)
         await Answer(ask, prompts, service, heading, self._shape, visit).respond(receive, send, stopping)
 
     def _ask(self, body: bytes, service: Service) -> Ask:
@@ -208,7 +213,7 @@ def create_app(
     front = Front(bring_up, restarts, books.metrics.watch)
     turns = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
     timeout_s = manners.limits.body_timeout_s
-    routes = Routes(front, readiness or Readiness(), books.metrics)
+    routes, watching = Routes(front, readiness or Readiness(), books.metrics), Watching(front, books)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -228,6 +233,10 @@ def create_app(
             Route("/detokenize", Question(front, detokenize, turns), methods=["POST"]),
             Route("/tokenizer_info", routes.tokenizer_info),
             Route("/v1/profile", Profiles(front), methods=["GET", "POST"]),
+            Route("/v1/requests", watching.requests),
+            Route("/v1/requests/{id:path}", watching.request),
+            Route("/v1/recording", watching.recording),
+            Route("/v1/live", Pulse(front, Live(front, books))),
             Route("/version", routes.version),
             Route("/v1/models", routes.models),
             Route("/v1/models/{id:path}", routes.model),

@@ -8,6 +8,7 @@ from ridgeline.core.logprobs import LogprobCollector
 from ridgeline.core.params import SamplingParams
 from ridgeline.core.types import End
 from ridgeline.engine.client import Stream
+from ridgeline.engine.course import WAITING
 from ridgeline.server.openai import Prompt
 from ridgeline.server.words import Offsets, spelled
 from ridgeline.text.stream import StopStrings, TextStream
@@ -75,6 +76,7 @@ class Choice:
         while self.end is None:
             parts.append((await self.advance())[0])
         self.text = "".join(parts)
+        self.stream.course.turn(WAITING)  # for the others
 
     @property
     def finish_reason(self) -> str:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Send
 
 from ridgeline.core.errors import RidgelineError, Stopping
 from ridgeline.core.params import derive_seed
+from ridgeline.engine.course import WAITING, WORKING, WRITING
 from ridgeline.server.answers import (
     DONE,
     ChatShape,
@@ -34,6 +35,7 @@ from ridgeline.server.choice import Choice
 from ridgeline.server.errors import error_content
 from ridgeline.server.openai import Ask, Prompt
 from ridgeline.server.service import Service
+from ridgeline.server.tasks import finished, gone
 from ridgeline.server.visit import Visit
 from ridgeline.server.words import chat_logprobs, completion_logprobs
 from ridgeline.server.writer import Writer
@@ -66,19 +68,19 @@ class Answer:
         writer = Writer(send, self._headers)
         self._submit()
         work = asyncio.create_task(self._stream(writer) if self._ask.stream else self._whole(writer))
-        gone = asyncio.create_task(_gone(receive))
+        left = asyncio.create_task(gone(receive))
         try:
-            ends: set[asyncio.Future[Any]] = {work, gone, stopping}
+            ends: set[asyncio.Future[Any]] = {work, left, stopping}
             await asyncio.wait(ends, timeout=self._visit.left_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
             elif stopping.done():
                 raise Stopping("the server is stopping; this request did not end within its time to drain")
-            elif not gone.done():
+            elif not left.done():
                 raise self._visit.timed_out()
         except RidgelineError as error:
             self._abort()  # first: a client that does not read would hold its slots until it is cut off
-            await _finished(work)
+            await finished(work)
             if not writer.started:
                 raise
             self._visit.failed(error)
@@ -87,9 +89,9 @@ class Answer:
             await writer.end()
         finally:
             self._abort()
-            await _finished(work)
+            await finished(work)
             self._settle()
-            await _finished(gone)
+            await finished(left)
 
     def _settle(self) -> None:
         """Into the books, before the last byte, so that a client never sees itself under way after its answer.
@@ -99,9 +101,9 @@ class Answer:
         if self._settled:
             return
         self._settled = True
-        for choice in self._choices:
+        for index, choice in enumerate(self._choices):
             reason = "abort" if choice.end is None else choice.finish_reason
-            self._visit.ended(len(choice.ids), reason, choice.end)
+            self._visit.ended(index, len(choice.ids), reason, choice.end)
 
     @property
     def _choices(self) -> list[Choice]:
@@ -124,6 +126,7 @@ class Answer:
                     began = partial(self._visit.began, len(self._choices))
                     choice = Choice(prompt, params, stream, self._service.tokenizer, stops, began, makes=ask.makes)
                     self._groups[-1].append(choice)
+                    self._visit.asked(stream.course, choice.ids)
         except RidgelineError:
             self._abort()
             raise
@@ -132,13 +135,20 @@ class Answer:
         for choice in self._choices:
             choice.stream.abort()
 
+    def _turn(self, doing: int) -> None:
+        """What is done now is done for all of them."""
+        for choice in self._choices:
+            choice.stream.course.turn(doing)
+
     async def _whole(self, writer: Writer) -> None:
         await _together([choice.run() for choice in self._choices])
+        self._turn(WORKING)
         scored = (self._ask.params.logprobs or 0) + (self._ask.params.prompt_logprobs or 0) + 1
         words = scored * sum(len(choice.prompt.ids) * self._ask.echo + len(choice.ids) for choice in self._choices)
         # In a thread what would keep the streams of others waiting for longer than a few milliseconds.
         body = await asyncio.to_thread(self._written) if words > _MANY_WORDS else self._written()
         self._settle()
+        self._turn(WRITING)
         await writer.whole(body)
 
     def _written(self) -> bytes:
@@ -160,6 +170,7 @@ class Answer:
 
     async def _stream(self, writer: Writer) -> None:
         await _together([self._events(index, choice, writer) for index, choice in enumerate(self._choices)])
+        self._turn(WRITING)
         if self._ask.include_usage:
             await writer.event(usage_chunk(self._heading, self._shape, self._usage()))
         self._settle()
@@ -167,28 +178,39 @@ class Answer:
         await writer.end()
 
     async def _events(self, index: int, choice: Choice, writer: Writer) -> None:
-        ask, chunks = self._ask, Chunks(self._heading, index, self._shape, usage_null=self._ask.include_usage)
+        ask, turn = self._ask, choice.stream.course.turn
+        chunks = Chunks(self._heading, index, self._shape, usage_null=ask.include_usage)
         # Whether a chunk in the middle is nothing but text.
         plain = ask.params.logprobs is None and not ask.return_token_ids and not ask.continuous_usage
         text, ids = await choice.advance()
         extra = self._prompt_ids(choice)
         if self._shape.opening is not None:
-            await writer.event(chunks.opening(self._shape.opening | extra, self._usage_so_far()))
+            opening = chunks.opening(self._shape.opening | extra, self._usage_so_far())
+            turn(WRITING)
+            await writer.event(opening)
+            turn(WORKING)
             extra = {}
         text = self._echoed(choice) + text
         while choice.end is None:
             if plain:
                 if text:
-                    await writer.event(chunks.text(text))
+                    chunk = chunks.text(text)
+                    turn(WRITING)
+                    await writer.event(chunk)
             elif text or ids:
                 told = extra | self._ids(ids)
                 scores = self._logprobs(choice, len(choice.ids) - len(ids))
-                await writer.event(chunks.full(text, scores, None, told, self._usage_so_far()))
+                chunk = chunks.full(text, scores, None, told, self._usage_so_far())
+                turn(WRITING)
+                await writer.event(chunk)
                 extra = {}
             text, ids = await choice.advance()
         told = extra | self._ids(ids) | self._timings(choice)
         scores = self._logprobs(choice, len(choice.ids) - len(ids))
-        await writer.event(chunks.full(text, scores, choice.finish_reason, told, self._usage_so_far()))
+        chunk = chunks.full(text, scores, choice.finish_reason, told, self._usage_so_far())
+        turn(WRITING)
+        await writer.event(chunk)
+        turn(WAITING)
 
     def _usage(self) -> Json:
         """A prompt counts once however many choices it has; all generations count, also those that are not returned."""
@@ -225,18 +247,13 @@ class Answer:
     def _timings(self, choice: Choice) -> Json:
         if not self._ask.timings or choice.end is None:
             return {}
-        return {"timings": timings_object(choice.end, self._service.info.kv_block_bytes)}
+        account = self._visit.ledger(choice.stream.course)
+        return {"timings": timings_object(choice.end, account, self._service.info.kv_block_bytes)}
 
 
 def _likeliest(group: list[Choice], n: int) -> list[Choice]:
     """The n with the highest mean log-probability, the best first; all of them in their order if n are there."""
     return group if len(group) == n else sorted(group, key=lambda choice: -choice.mean_logprob)[:n]
-
-
-async def _gone(receive: Receive) -> None:
-    """Until the client has left. The body was read, so nothing else can come."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _together(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -248,10 +265,4 @@ async def _together(parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            await _finished(task)
-
-
-async def _finished(task: asyncio.Task[Any]) -> None:
-    """Cancel what still runs, and take its result, so that nothing is left behind."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+            await finished(task)

@@ -49,6 +49,17 @@ class Forbidden(BadRequest):
         super().__init__(f"{what}; send the header Authorization: Bearer KEY", code="admin_key_required")
 
 
+class OnlyHere(BadRequest):
+    """The client must act: without keys nobody can tell who asks, so only this machine itself may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server has no keys, so this route answers only to its own machine, asked for as localhost; start it "
+            "with RIDGELINE_ADMIN_KEYS or --admin-key-file, and send the header Authorization: Bearer KEY",
+            code="admin_key_required",
+        )
+
+
 class Conflict(BadRequest):
     """The client must act: not now, as things stand."""
 
@@ -56,6 +67,7 @@ class Conflict(BadRequest):
 _STATUS: tuple[tuple[type[RidgelineError], int], ...] = (
     (Unauthorized, 401),
     (Forbidden, 403),
+    (OnlyHere, 403),
     (Conflict, 409),
     (TooLarge, 413),
     (NotJson, 415),

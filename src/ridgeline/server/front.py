@@ -65,8 +65,8 @@ class Front:
 
     restarts: how often and how soon an engine that died is brought up again; default: it is not. on_ready: called with
     what is served, each time it can be.
-    stopping is done as soon as requests must end. gave_up: the engine never started, or died too often, so there is
-    nothing to stay for.
+    leaving is done as soon as no new request begins, stopping as soon as those in flight must end. gave_up: the engine
+    never started, or died too often, so there is nothing to stay for.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Front:
         self._progress = Starting("starting", 0, 0)
         self._settled: Ready | Failed | None = None
         self._living: asyncio.Task[None] | None = None
+        self.leaving: asyncio.Future[None] | None = None
         self.stopping: asyncio.Future[None] | None = None
         self.draining = self.gave_up = False
 
@@ -100,17 +101,19 @@ class Front:
         return state.service
 
     def start(self) -> None:
-        self.stopping = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.leaving, self.stopping = loop.create_future(), loop.create_future()
         self._living = asyncio.create_task(self._live(self.stopping))
 
     def drain(self) -> None:
         """No new request begins; those in flight go on."""
         self.draining = True
+        _set(self.leaving)
 
     def end_requests(self) -> None:
         """Every open answer ends with an error that says so, and no new one begins."""
-        if self.stopping is not None and not self.stopping.done():
-            self.stopping.set_result(None)
+        _set(self.leaving)
+        _set(self.stopping)
 
     async def stop(self) -> None:
         """End requests, then what bring_up opened. Safe to call twice."""
@@ -183,3 +186,8 @@ class Front:
         self.gave_up = True
         self._settled = Failed(message)
         log.error("%s", details)
+
+
+def _set(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

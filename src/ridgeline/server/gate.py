@@ -7,6 +7,7 @@ closes the books, and answers for our own mistakes. It adds one plain function c
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 import uuid
@@ -18,11 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ridgeline.core.errors import RidgelineError, TimedOut
 from ridgeline.server.auth import Keys
-from ridgeline.server.errors import Forbidden, Unauthorized, answer_error, defect
+from ridgeline.server.errors import Forbidden, OnlyHere, Unauthorized, answer_error, defect
 from ridgeline.server.visit import Books, Visit
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_PORT = re.compile(r":\d*$")
 ADMIN_PATHS = ("/v1/profile",)
+WATCH_PATHS = ("/v1/recording",)  # an operator's too, but without any key this machine itself may look
+OWN_PATHS = ("/v1/requests", "/v1/live")  # with a key its own, to an operator everybody's
 PAGES = ("/", "/favicon.svg", "/docs", "/openapi.json")
 ASSETS = ("/assets/", "/docs/assets/")
 
@@ -69,25 +73,55 @@ class Gate:
             await defect()(scope, receive, answer.send)
         finally:
             visit.close(answer.status)
+            visit.over()
 
     async def _pass(
         self, scope: Scope, receive: Receive, send: Send, visit: Visit, headers: dict[bytes, bytes]
     ) -> None:
-        for_admins = scope["path"] in ADMIN_PATHS
-        if for_admins or (self._keys and not self._doors.open(scope["path"])):
-            refusal = self._refusal(for_admins, headers, visit)
+        path = scope["path"]
+        for_admins, to_watch = path in ADMIN_PATHS, _to_watch(path)
+        if for_admins or to_watch or (self._keys and not self._doors.open(path)):
+            here = to_watch and not self._keys and not self._admins and _from_here(scope, headers)
+            refusal = self._refusal(path, here, headers, visit)
             if refusal is not None:
                 await _refuse(refusal, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, for_admins: bool, headers: dict[bytes, bytes], visit: Visit) -> RidgelineError | None:
+    def _refusal(self, path: str, here: bool, headers: dict[bytes, bytes], visit: Visit) -> RidgelineError | None:
+        """here: this machine itself asks, and there are no keys that would tell who may."""
         sent = headers.get(b"authorization", b"").decode("latin-1")
         admin, client = self._admins.name_of(sent), self._keys.name_of(sent)
-        visit.key = admin or client
+        visit.key, visit.operator = admin or client, here or admin is not None
         if visit.key is None and (self._keys or self._admins):
-            return Unauthorized(b"authorization" in headers, for_admins)
-        return Forbidden(bool(self._admins)) if for_admins and admin is None else None
+            return Unauthorized(b"authorization" in headers, path in (*ADMIN_PATHS, *WATCH_PATHS))
+        if path in ADMIN_PATHS:
+            return Forbidden(bool(self._admins)) if admin is None else None
+        if not _to_watch(path) or visit.operator or (client is not None and path not in WATCH_PATHS):
+            return None
+        return OnlyHere() if not self._keys and not self._admins else Forbidden(bool(self._admins))
+
+
+def _to_watch(path: str) -> bool:
+    return path in WATCH_PATHS or path in OWN_PATHS or path.startswith("/v1/requests/")
+
+
+def _from_here(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether the request comes from this machine, and was meant for it.
+
+    The Host header is looked at because a page of somebody else's can let its own name lead to 127.0.0.1 and would then
+    read, with its visitor's browser, what only that visitor may.
+    """
+    client = scope.get("client")
+    host = _PORT.sub("", headers.get(b"host", b"").decode("latin-1"))
+    return client is not None and _is_loopback(client[0]) and (host == "localhost" or _is_loopback(host.strip("[]")))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 async def _refuse(error: RidgelineError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +149,12 @@ class _Answer:
             message = {**message, "headers": [*message.get("headers", ()), name]}
         elif not message.get("more_body", False):
             self._visit.close(self.status)
+            return self._last(message)
         return self._send(message)
+
+    async def _last(self, message: Message) -> None:
+        await self._send(message)
+        self._visit.over()
 
 
 class _Timed:

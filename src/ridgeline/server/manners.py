@@ -11,6 +11,8 @@ from ridgeline.server.auth import Keys
 from ridgeline.server.gate import Doors
 from ridgeline.server.limits import Limits
 from ridgeline.server.metrics import Metrics
+from ridgeline.server.recent import Recent
+from ridgeline.server.requests import Requests
 from ridgeline.server.visit import Books
 
 
@@ -38,4 +40,4 @@ class Manners:
         """New ones, for one application."""
         admission = Admission(self.limits)
         metrics = Metrics(admission, self.limits)
-        return Books(admission, metrics, self.log_prompts, self.limits.request_timeout_s)
+        return Books(admission, metrics, Requests(), Recent(), self.log_prompts, self.limits.request_timeout_s)

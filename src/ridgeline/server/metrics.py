@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -52,6 +52,14 @@ class Totals:
         return {name: before + getattr(counters, name) for name, before in self._before.items()}
 
 
+class Tally(NamedTuple):
+    """Sums since the server began. rows: over all steps. prompt_tokens: of requests that began. tokens: made."""
+
+    rows: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+
 class Metrics:
     """One for each application, with a registry of its own."""
 
@@ -60,6 +68,7 @@ class Metrics:
         self._admission, self._limits = admission, limits
         self._service: Service | None = None
         self._totals = Totals()
+        self.tally = Tally()
         self._histograms()
         model, own = ["model_name"], self.registry
         self._prompt = Counter("vllm:prompt_tokens", "Prompt tokens of requests that began.", model, registry=own)
@@ -83,6 +92,7 @@ class Metrics:
 
     def began(self, prompt_tokens: int) -> None:
         self._prompt.labels(self._name).inc(prompt_tokens)
+        self.tally = Tally(self.tally.rows, self.tally.tokens, self.tally.prompt_tokens + prompt_tokens)
 
     def ended(self, reason: str, completion_tokens: int) -> None:
         self._success.labels(self._name, reason).inc()
@@ -151,6 +161,7 @@ class Metrics:
         name = self._name
         self._rows.labels(name).observe(rows)
         self._made.labels(name).inc(tokens)
+        self.tally = Tally(self.tally.rows + rows, self.tally.tokens + tokens, self.tally.prompt_tokens)
 
     def _histograms(self) -> None:
         def histogram(name: str, help: str, buckets: tuple[Any, ...] = _SECONDS) -> Histogram:

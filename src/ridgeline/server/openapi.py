@@ -20,6 +20,8 @@ from ridgeline.server.schemas import (
     record,
     ref,
 )
+from ridgeline.server.shown import SHOWN
+from ridgeline.server.watching import DEFAULT_STEPS, MOST_STEPS
 
 _RETRY_AFTER = {"Retry-After": {"schema": INTEGER, "description": "Seconds."}}
 _IGNORED = {"x-ridgeline-ignored": {"schema": STRING, "description": "Fields that were accepted and changed nothing."}}
@@ -109,6 +111,67 @@ def _profile_paths() -> Json:
     return {"/v1/profile": path | got}
 
 
+_FORBIDDEN = _error(
+    "The key is no admin key. Without keys: it came from another machine."
+)
+
+
+def _watch_paths() -> Json:
+    listed = record({"object": {"const": "list"}, "data": {"type": "array", "items": ref("RequestEntry")}})
+    refused = {"401": _UNAUTHORIZED, "403": _FORBIDDEN, "500": _DEFECT}
+    own = "With a key its own requests; with an admin key, or without keys on the server's own machine, everybody's. "
+    live: Json = {
+        "description": "An object twice a second, as `data: {...}`, until the server drains.",
+        "content": {"text/event-stream": {"schema": {"description": "Each event's data is a `Live`."}}},
+    }
+    id = [{"name": "id", "in": "path", "required": True, "schema": STRING}]
+    steps = {"type": "integer", "minimum": 1, "maximum": MOST_STEPS, "default": DEFAULT_STEPS}
+    newest = [{"name": "steps", "in": "query", "schema": steps, "description": "As many of the newest."}]
+    recording = _json("The engine's newest steps.", ref("Recording"), {"Content-Disposition": {"schema": STRING}})
+    return {
+        "/v1/requests": _get(
+            "Watching",
+            "The newest requests",
+            {"200": _json("The newest first; 1000 are kept.", listed), **refused},
+            description=own,
+        ),
+        "/v1/requests/{id}": _get(
+            "Watching",
+            "Where the time of a request went",
+            {
+                "200": _json("It.", ref("RequestDetail")),
+                **refused,
+                "404": _error("No such request of yours, or it was forgotten."),
+            },
+            parameters=id,
+            description=own + "The id is that of the answer, or the header x-request-id.",
+        ),
+        "/v1/recording": _get(
+            "Watching",
+            "What the engine did lately, step by step",
+            {
+                "200": recording,
+                **refused,
+                "400": _error("steps is no such number."),
+                "503": _UNAVAILABLE,
+            },
+            parameters=newest,
+            description="For operators: it needs an admin key; without keys it answers to the server's own machine.",
+        ),
+        "/v1/live": _get(
+            "Watching",
+            "The server's pulse",
+            {
+                "200": live,
+                **refused,
+                "429": _error("As many as the server takes are watching already.", _RETRY_AFTER),
+                "503": _UNAVAILABLE,
+            },
+            description=own,
+        ),
+    }
+
+
 def _nullable(schema: Json) -> Json:
     """The same, or null: as if the field were left out."""
     if "type" in schema:
@@ -173,6 +236,7 @@ def openapi() -> Json:
             "/v1/chat/completions": _generation("Answer in a conversation", "ChatRequest", "ChatCompletion"),
             **_tokens_paths(),
             **_profile_paths(),
+            **_watch_paths(),
             "/v1/models": _get(
                 "Models",
                 "The model served",
@@ -212,6 +276,7 @@ def openapi() -> Json:
             "schemas": {
                 **_requests(),
                 **ANSWERS,
+                **SHOWN,
             },
         },
     }

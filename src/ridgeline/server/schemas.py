@@ -56,6 +56,8 @@ _TIMINGS = record(
         "mean_rows": {**NUMBER, "description": "Requests in a step, on average over this one's steps."},
         "preemptions": INTEGER,
         "batch": maybe(ref("Batch")),
+        "parts": {"type": "array", "items": record({"name": STRING, "ms": NUMBER}), "description": "As far as known."},
+        "device_ms": {**NUMBER, "description": "The share of the device's time."},
     },
     description="Where the time went: milliseconds, and seconds (_s) on the server's own clock.",
 )

@@ -18,9 +18,13 @@ from starlette.types import Scope
 
 from ridgeline.core.errors import Overloaded, RidgelineError, TimedOut
 from ridgeline.core.types import End
+from ridgeline.engine.course import Course
 from ridgeline.server.admission import Admission, Place
+from ridgeline.server.ledger import Ledger
 from ridgeline.server.logs import tell
 from ridgeline.server.metrics import Metrics
+from ridgeline.server.recent import Recent
+from ridgeline.server.requests import Record, Requests, Run
 
 CLIENT_LEFT = 499  # as nginx logs it: the client was gone before an answer began
 
@@ -31,25 +35,32 @@ class Books:
 
     admission: Admission
     metrics: Metrics
+    requests: Requests
+    recent: Recent
     log_prompts: bool = False
     request_timeout_s: float | None = None
 
 
 @dataclass(slots=True)
 class Visit:
-    """arrived_ns: perf_counter, the engine's clock. key: the name of the API key. error: OpenAI's code, or the type."""
+    """arrived_ns: perf_counter, the engine's clock. key: the name of the API key. operator: may see what is others'.
+
+    error: OpenAI's code, or the type. record: what is kept of a request that generates.
+    """
 
     books: Books
     request_id: str
     method: str
     path: str
     key: str | None = None
+    operator: bool = False
     arrived_ns: int = field(default_factory=time.perf_counter_ns)
     error: str | None = None
     prompts: tuple[Any, ...] | None = None
     prompt_tokens: list[int] = field(default_factory=list)
     completion_tokens: int = 0
     finish: list[str] = field(default_factory=list)
+    record: Record | None = None
     _each: int = 1
     _place: Place | None = None
     _deadline_ns: int | None = None
@@ -84,6 +95,36 @@ class Visit:
         except TimeoutError:
             raise self.timed_out() from None
 
+    def opened(self, model: str) -> None:
+        """It asks for a generation: what becomes of it is kept."""
+        new = Record(self.request_id, self.key, model, int(time.time()), self.arrived_ns)
+        self.record = self.books.requests.open(new)
+
+    def parsed(self) -> None:
+        """Its body is read and understood."""
+        assert self.record is not None, "opened() comes first"
+        self.record.parsed_ns = time.perf_counter_ns()
+
+    def named(self, answer_id: str) -> None:
+        """The answer has an id of its own."""
+        assert self.record is not None, "opened() comes first"
+        self.record.answer_id = answer_id
+
+    def asked(self, course: Course, ids: Sequence[int]) -> None:
+        """The engine was asked for one more generation. ids: its tokens, as they will come."""
+        assert self.record is not None, "opened() comes first"
+        index = len(self.record.runs)
+        self.books.requests.begun(self.record, Run(index, course, self.prompt_tokens[index // self._each], ids))
+
+    def ledger(self, course: Course) -> Ledger:
+        """As far as it is."""
+        assert self.record is not None, "opened() comes first"
+        return self.record.ledger(course)
+
+    def sees(self, record: Record) -> bool:
+        """Whether this request may be told of that one."""
+        return self.operator or (self.key is not None and self.key == record.key)
+
     def enter(self, prompts: tuple[Any, ...], generations: int, field: str) -> None:
         """Before any work is done for it; field: what made them so many. Raises Overloaded and BadRequest."""
         if self.books.log_prompts:
@@ -97,6 +138,8 @@ class Visit:
         """
         assert self._place is not None, "enter() comes first"
         self.prompt_tokens, self._each = list(prompt_tokens), each
+        if self.record is not None:
+            self.record.prompt_tokens = sum(prompt_tokens)
         self._place.weigh([tokens for tokens in prompt_tokens for _ in range(each)], field)
 
     def began(self, index: int) -> None:
@@ -104,14 +147,18 @@ class Visit:
         if self._place is not None:
             self._place.began(index)
         self.books.metrics.began(self.prompt_tokens[index // self._each])
+        self.books.recent.first_token(time.perf_counter_ns() - self.arrived_ns)
 
-    def ended(self, completion_tokens: int, reason: str, end: End | None) -> None:
-        """A sequence is over; end is None where nobody waited for it, as when the client left."""
+    def ended(self, index: int, completion_tokens: int, reason: str, end: End | None) -> None:
+        """A generation is over; end is None where nobody waited for it, as when the client left."""
         self.completion_tokens += completion_tokens
         self.finish.append(reason)
         self.books.metrics.ended(reason, completion_tokens)
+        if self.record is not None:
+            self.record.runs[index].settle(completion_tokens, reason)
         if end is not None:
             self.books.metrics.timed(end.timings, self.arrived_ns, completion_tokens)
+            self.books.recent.ended(end.timings, self.arrived_ns, completion_tokens)
 
     def failed(self, error: RidgelineError) -> None:
         """What the client is told went wrong."""
@@ -128,8 +175,15 @@ class Visit:
         if self._place is not None:
             self._place.leave()
         status = status or CLIENT_LEFT
+        if self.record is not None:
+            self.record.status, self.record.error = status, self.error
         self.books.metrics.answered(status)
         tell("request", self._line(status), logging.ERROR if status == 500 else logging.INFO)
+
+    def over(self) -> None:
+        """The last byte is with the socket, or nobody takes it; harmless when called again."""
+        if self.record is not None and not self.record.ended_ns:
+            self.record.close(time.perf_counter_ns())
 
     def _line(self, status: int) -> dict[str, Any]:
         return {
