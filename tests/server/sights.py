@@ -123,8 +123,8 @@ def listed(index: int) -> Json:
     return {
         "id": f"cmpl-{0x5EED0000 + index:08x}", "state": "running" if index > 21 else "done", "model": "demo",
         "created": 1764150000 + index, "prompt_tokens": 12 + 5 * index, "completion_tokens": 16 + index % 40,
-        "finish_reason": None if index > 21 else "length" if index % 3 else "stop", "wall_ms": 180.0 + 31.7 * (index % 9),
-        "device_ms": 21.0 + 3.4 * (index % 7),
+        "finish_reason": None if index > 21 else "length" if index % 3 else "stop",
+        "wall_ms": 180.0 + 31.7 * (index % 9), "device_ms": 21.0 + 3.4 * (index % 7),
     }  # fmt: skip
 
 

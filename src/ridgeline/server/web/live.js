@@ -74,7 +74,7 @@ function table(requests) {
     const row = rows.get(request.id) ?? newRow(request.id);
     rows.delete(request.id);
     const cells = [request.state, number(request.prompt_tokens), number(request.completion_tokens), ms(request.wall_ms),
-      ms(request.device_ms), request.finish_reason ?? "–"];
+      ms(request.device_ms), request.finish_reason ?? request.error ?? "–"];
     cells.forEach((text, cell) => { if (row.cells[cell + 1].textContent !== text) row.cells[cell + 1].textContent = text; });
     if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
   });

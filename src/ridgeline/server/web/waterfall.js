@@ -80,10 +80,11 @@ function share(generation) {
   if (device == null || !wall) return [];
   const fill = element("i");
   fill.style.width = `${Math.min(100, 100 * device / wall)}%`;
+  const lost = generation.spans_from === "stamps" ? " The recording has lost its steps, so prefill and decode may hold other parts too." : "";
   const beside = Object.entries(generation.overlapped ?? {}).filter(([, value]) => value > 0)
     .map(([name, value]) => `${name.replace(/_ms$/, "")} ${ms(value)}`);
   const said = `Its share of the device: ${ms(device)}, as long as ${percent(device / wall, 1)} of its wall clock.`
-    + (beside.length ? ` Beside the engine's work: ${beside.join(", ")}.` : "");
+    + (beside.length ? ` Beside the engine's work: ${beside.join(", ")}.` : "") + lost;
   return [element("p", {class: "share", text: said}), element("span", {class: "gauge", "aria-hidden": "true"}, fill)];
 }
 
@@ -101,6 +102,7 @@ function one(generation, several) {
 
 export function shown(request) {
   // The whole of a request: every generation has a waterfall of its own.
-  const generations = request.generations ?? [];
+  // One that did not come as far as the engine has none, but parts of its own.
+  const generations = request.generations?.length ? request.generations : [{...request, parts: request.parts ?? []}];
   return element("div", {}, ...generations.map(generation => one(generation, generations.length > 1)));
 }
