@@ -5,16 +5,22 @@ import {ms, percent, rate} from "./words.js";
 
 const REDRAW_MS = 1000; // a chart costs milliseconds, and the machine may be the one that serves
 
-// Each: title, how its numbers read, and lines [name, of(event), dash]. ceiling: said beside the title.
+const STYLES = ["solid", "dot", "dash"]; // of a chart's first, second and third line
+
+// Each: title, how its numbers read, and lines [name, of(event)]. axis: how ticks read. ceiling: beside the title.
+const SECONDS = {axis: {tickformat: "~s", ticksuffix: "s"}, say: value => ms(value == null ? null : 1000 * value)};
+const seconds = (name, of) => [name, event => of(event) == null ? null : of(event) / 1000];
 const CHARTS = [
-  {title: "Tokens a second", say: rate, lines: [["new", e => e.tokens_per_s], ["prompt", e => e.prompt_tokens_per_s, "dot"]]},
-  {title: "Batch", say: rate, lines: [["running", e => e.running], ["waiting", e => e.waiting, "dot"], ["rows a step", e => e.mean_rows, "dash"]]},
-  {title: "KV blocks", say: rate, lines: [["in use", e => e.kv_blocks, "solid", "tozeroy"], ["all", e => e.num_blocks, "dot"]]},
-  {title: "Bandwidth and waste", say: percent, share: true, ceiling: e => e.mbu_of ? `MBU: of ${e.mbu_of}` : "no ceiling known",
-    lines: [["MBU", e => e.mbu], ["prefix hits", e => e.prefix_hit_rate, "dash"], ["padding", e => e.padding, "dot"]]},
-  {title: "First token after", say: ms, unit: " ms", lines: [["p50", e => e.ttft_ms?.p50], ["p95", e => e.ttft_ms?.p95, "dot"]]},
-  {title: "Between tokens", say: ms, unit: " ms", lines: [["p50", e => e.itl_ms?.p50], ["p95", e => e.itl_ms?.p95, "dot"], ["step", e => e.step_ms, "dash"]]},
-  {title: "Whole answer after", say: ms, unit: " ms", lines: [["p50", e => e.e2e_ms?.p50], ["p95", e => e.e2e_ms?.p95, "dot"]]},
+  {title: "Tokens a second", say: rate, lines: [["new", e => e.tokens_per_s], ["prompt", e => e.prompt_tokens_per_s]]},
+  {title: "Batch", say: rate, lines: [["running", e => e.running], ["waiting", e => e.waiting], ["rows", e => e.mean_rows]]},
+  {title: "KV blocks", say: rate, fill: "tozeroy", lines: [["in use", e => e.kv_blocks], ["all", e => e.num_blocks]]},
+  {title: "Bandwidth and waste", say: percent, axis: {range: [0, 1.02], tickformat: ".0%"},
+    ceiling: e => e.mbu_of ? `MBU: of ${e.mbu_of}` : "no ceiling known",
+    lines: [["MBU", e => e.mbu], ["prefix hits", e => e.prefix_hit_rate], ["padding", e => e.padding]]},
+  {title: "First token after", ...SECONDS, lines: [seconds("p50", e => e.ttft_ms?.p50), seconds("p95", e => e.ttft_ms?.p95)]},
+  {title: "Between tokens", ...SECONDS,
+    lines: [seconds("p50", e => e.itl_ms?.p50), seconds("p95", e => e.itl_ms?.p95), seconds("step", e => e.step_ms)]},
+  {title: "Whole answer after", ...SECONDS, lines: [seconds("p50", e => e.e2e_ms?.p50), seconds("p95", e => e.e2e_ms?.p95)]},
   {title: "Preemptions", say: rate, lines: [["since the start", e => e.preemptions]]},
 ];
 
@@ -41,10 +47,12 @@ export class Charts {
   }
 
   _card(chart) {
-    const plot = element("div", {class: "plot", role: "img"}), beside = element("small");
+    const plot = element("div", {class: "plot", role: "img", "aria-label": `${chart.title} over time`});
+    const beside = element("small"), values = chart.lines.map(() => element("b"));
+    const legend = chart.lines.map(([name], i) => element("li", {}, element("i"), `${name} `, values[i]));
     at("charts").append(element("section", {class: "card", "aria-label": chart.title},
-      element("h2", {text: chart.title}, beside), plot));
-    return {chart, plot, beside};
+      element("h2", {text: chart.title}, beside), element("ul", {class: "lines"}, ...legend), plot));
+    return {chart, plot, beside, values};
   }
 
   span(seconds) {
@@ -64,34 +72,31 @@ export class Charts {
     await loaded();
     const looks = {ink: colour("ink"), soft: colour("soft"), grid: colour("grid"), card: colour("card"), line: colour("line"),
       series: [1, 2, 3].map(i => colour(`series-${i}`))};
-    for (const {chart, plot, beside} of this._plots) {
-      if (!plot.data || seen(plot.getBoundingClientRect())) this._draw(chart, plot, beside, looks);
+    for (const one of this._plots) {
+      if (!one.plot.data || seen(one.plot.getBoundingClientRect())) this._draw(one, looks);
     }
   }
 
-  _draw(chart, plot, beside, looks) {
-    const since_s = this._history.newest.at_s - this._seconds;
-    const traces = chart.lines.map(([name, of, dash = "solid", fill = "none"], i) => {
+  _draw({chart, plot, beside, values}, looks) {
+    const newest = this._history.newest, since_s = newest.at_s - this._seconds;
+    const traces = chart.lines.map(([name, of], i) => {
       const [x, y] = this._history.column(of, since_s);
-      return {name, x, y, type: "scatter", mode: "lines", fill, hovertemplate: `%{y:${chart.share ? ".1%" : ",.4~g"}}${chart.unit ?? ""}`,
-        line: {color: looks.series[i], dash, width: 2}};
+      values[i].textContent = chart.say(of(newest));
+      return {name, x, y, type: "scatter", mode: "lines", fill: i ? "none" : chart.fill ?? "none",
+        line: {color: looks.series[i], dash: STYLES[i], width: 2}};
     });
     Plotly.react(plot, traces, layout(chart, looks, [-this._seconds, 0], plot.clientWidth), {displayModeBar: false});
-    const newest = this._history.newest;
     beside.textContent = chart.ceiling?.(newest) ?? "";
-    plot.ariaLabel = `${chart.title}: ${chart.lines.map(([name, of]) => `${name} ${chart.say(of(newest))}`).join(", ")}`;
   }
 }
 
 function layout(chart, looks, range, width) {
   const axis = {gridcolor: looks.grid, linecolor: looks.line, zeroline: false, fixedrange: true, tickfont: {size: 11, color: looks.soft}};
   return {
-    margin: {l: 46, r: 8, t: 6, b: 24}, width, height: 190, hovermode: "x unified", uirevision: "live",
+    margin: {l: 44, r: 8, t: 8, b: 24}, width, height: 176, showlegend: false, hovermode: "x unified", uirevision: "live",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: looks.ink, size: 12},
     hoverlabel: {bgcolor: looks.card, bordercolor: looks.line, font: {color: looks.ink}},
-    showlegend: true, legend: {orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: {size: 11, color: looks.soft}},
     xaxis: {...axis, range, nticks: 4, ticksuffix: " s"},
-    yaxis: {...axis, rangemode: "tozero", nticks: 5, ticksuffix: chart.unit ?? "",
-      ...(chart.share ? {range: [0, 1.02], tickformat: ".0%"} : {autorangeoptions: {include: 1}})},
+    yaxis: {...axis, rangemode: "tozero", nticks: 5, ...chart.axis},
   };
 }

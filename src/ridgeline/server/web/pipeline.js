@@ -110,7 +110,7 @@ export class Pipeline {
       }
     }
     context.fillStyle = paint.accent;
-    context.fillRect(x(this.at + 1) - .5, HEAD, 1.5, this.host.clientHeight);
+    if (tape.length) context.fillRect(x(this.at + 1) - .5, HEAD, 1.5, this.host.clientHeight);
     if (!this.chosen) return;
     const row = tape.lives.indexOf(this.chosen.life);
     context.strokeStyle = paint.ink;

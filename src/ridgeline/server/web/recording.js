@@ -34,7 +34,8 @@ export function put(data, column = 0) {
   at("scrub").max = Math.max(0, tape.length - 1);
   const start = Math.min(column, Math.max(0, tape.length - 1));
   pipeline.show(tape, start);
-  if (!pipeline.chosen) at("cell").textContent = "Point at a cell, or move over the diagram with the arrow keys, for what happened there.";
+  if (!tape.length) at("cell").textContent = "The engine has made no step that it remembers.";
+  else if (!pipeline.chosen) at("cell").textContent = "Point at a cell, or move over the diagram with the arrow keys, for what happened there.";
   player.put(tape, start);
   return tape;
 }

@@ -64,7 +64,8 @@ export function open() {
   document.body.append(at("token-card")); // it may reach over the edge of its card
   output.addEventListener("pointerover", event => event.target.matches(".token") ? show(event.target) : hide());
   output.addEventListener("pointerleave", hide);
-  addEventListener("resize", hide); // it may not fit where it was
+  let width = innerWidth; // on a phone the height changes with every scroll
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; hide(); } });
   output.addEventListener("focusin", event => { if (event.target.matches(".token")) show(event.target); });
   output.addEventListener("focusout", hide);
   output.addEventListener("keydown", event => {
