@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ridgeline.server.manners import Manners
 from ridgeline.server.saved import saved_page
 from tests.server.browser import Page, browsing, chromium
 from tests.server.live import TEXT, Live, Stage, serving
@@ -38,7 +39,7 @@ def using(sights: Sights, use: Use) -> None:
             elsewhere = [url for url in page.requested if not url.startswith((live.url, "data:", "blob:"))]
             assert (elsewhere, page.problems) == ([], [])
 
-    with serving(Stage(), routes=sights.routes()) as live:
+    with serving(Stage(), routes=sights.routes(), manners=Manners()) as live:
         asyncio.run(browse(live))
 
 

@@ -12,6 +12,6 @@ export function ms(value) {
 
 export const percent = (share, digits = 0) => share == null ? "–" : `${number(100 * share, digits)} %`;
 
-export const rate = value => value == null ? "–" : number(value, value < 10 ? 1 : 0);
+export const rate = value => value == null ? "–" : number(value, value < 10 && !Number.isInteger(value) ? 1 : 0);
 
 export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
