@@ -10,7 +10,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
-from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.engine import Engine, NullSink, Sink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
@@ -47,7 +47,7 @@ class EngineOrder:
     """What to build: the options, and the folder of the checkpoint (None: random weights of the configured shape).
 
     profiles: where traces of the running engine go; None: nobody can ask for one. cache: where compiled kernels are
-    kept between runs; None: they are compiled for this process alone.
+    kept between runs; None: they are compiled for this process alone. sink: what sees every step.
     """
 
     config: Config
@@ -55,6 +55,7 @@ class EngineOrder:
     weights: Path | None
     profiles: Path | None = None
     cache: Path | None = None
+    sink: Sink = field(default_factory=NullSink)
 
     def spec(self) -> ModelSpec:
         """Raises ModelError for a folder that cannot be served."""
@@ -119,7 +120,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         start_ms=clock.laps_ms,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, NullSink(), depth, profiler, runner), info
+    return Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, runner), info
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ MENU: dict[str, dict[str, str]] = {
         "paged-rows": "ridgeline.attention.paged_rows:PagedRows",
         "by-row": "ridgeline.attention.by_row:ByRow",
     },
+    "recorder": {
+        "on": "ridgeline.engine.recorder:FlightRecorder",
+        "off": "ridgeline.engine.recorder:NoRecorder",
+    },
     "prefix_cache": {
         "on": "ridgeline.kv.prefix:HashPrefix",
         "off": "ridgeline.kv.prefix:NoPrefix",

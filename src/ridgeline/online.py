@@ -11,18 +11,20 @@ import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ridgeline.build import EngineOrder, make_engine
+from ridgeline.build import EngineOrder, chosen, make_engine
 from ridgeline.core.checkpoint import Generation, read_generation
 from ridgeline.core.config import Config
 from ridgeline.core.progress import Progress
 from ridgeline.core.stopwatch import Stopwatch, budget_table
+from ridgeline.engine.blackbox import BlackBox, CrashReports
 from ridgeline.engine.channel import Channel, ProcessChannel, Report, ThreadChannel
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.engine.recorder import Recorder
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.hub import Access, Resolved, choose
 from ridgeline.server import logs
@@ -35,6 +37,8 @@ from ridgeline.server.service import Service, running_engine
 from ridgeline.terminal import Terminal
 from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer
+
+log = logging.getLogger("ridgeline")
 
 
 class Operator(Protocol):
@@ -61,10 +65,10 @@ class LogLines:
     """Sentences as log records; progress bars are for terminals."""
 
     def say(self, text: str) -> None:
-        logging.getLogger("ridgeline").info(text)
+        log.info(text)
 
     def warn(self, text: str) -> None:
-        logging.getLogger("ridgeline").warning(text)
+        log.warning(text)
 
     def progress(self, at: Progress) -> None:
         """A log has no bar; /ready tells."""
@@ -132,6 +136,7 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, l
     keys = _keys(CLIENT, config.clients.api_key_file, listed.api, operator)
     admins = _keys(ADMIN, config.clients.admin_key_file, listed.admin, operator)
     profiles = Path(options.profile_dir) if options.profile_dir is not None else cache / "profiles"
+    crashes = CrashReports(cache / "crashes")
     starting = Stopwatch(started_ns)
     starting.lap("python, imports")
     prepared: Prepared | None = None
@@ -146,14 +151,15 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, l
             clock.lap("listening")
             prepared = await prepare(config, access, operator, report, clock, profiles.absolute(), cache)
         report("starting the engine", 0, 0)
-        async with running_engine(make_channel(prepared.order), report) as (engine, info):
+        recorder: Recorder = chosen("recorder", options.recorder).create()
+        async with running_engine(make_channel(replace(prepared.order, sink=recorder)), report) as (engine, info):
             whole_ms = clock.lap("engine process")
             clock.laps_ms["engine process"] = round(max(0.0, whole_ms - sum(info.start_ms.values())), 1)
             name = config.model.served_model_name or prepared.found.name
             budget = start_budget(clock.laps_ms | info.start_ms, clock.total_ms)
             for line in start_log(info, name, budget) if first else [f"the engine is restored; {budget[0]}"]:
                 say(line)
-            yield Service(
+            service = Service(
                 engine=engine,
                 info=info,
                 tokenizer=prepared.tokenizer,
@@ -167,7 +173,12 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, l
                 note=prepared.found.note,
                 chat=prepared.chat,
                 lenient=config.clients.lenient,
+                box=BlackBox(recorder),
             )
+            yield service
+            if engine.failure is not None:
+                lost = service.recording(reason="crash", message=engine.failure.message)
+                log.error("%s", await in_daemon_thread(partial(crashes.write, lost)))
 
     # In this process an engine that died may have left memory behind, and a debugger wants to see it die.
     restarts = Restarts(0 if options.in_process else options.engine_restarts)

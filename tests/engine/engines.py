@@ -8,7 +8,7 @@ import time
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Output, Plan
 from ridgeline.engine.channel import Report
-from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.engine import Engine, NullSink, Sink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.prefix import NoPrefix
@@ -35,12 +35,16 @@ INFO = EngineInfo(
 )
 
 
-def engine_with(runner: ScriptedRunner, policy: Policy | None = None, depth: int = 1) -> Engine:
+def engine_with(
+    runner: ScriptedRunner, policy: Policy | None = None, depth: int = 1, sink: Sink | None = None
+) -> Engine:
     ledger = Ledger(
         slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE, prefix=NoPrefix()
     )  # fmt: skip
     limits = SchedulerLimits(SLOTS, MAX_LEN, SLOTS * MAX_LEN)
-    return Engine(Scheduler(policy or Continuous(), ledger, limits), runner, time.perf_counter_ns, NullSink(), depth)
+    return Engine(
+        Scheduler(policy or Continuous(), ledger, limits), runner, time.perf_counter_ns, sink or NullSink(), depth
+    )
 
 
 def scripted_runner() -> ScriptedRunner:
@@ -50,6 +54,15 @@ def scripted_runner() -> ScriptedRunner:
 def working(report: Report) -> tuple[Engine, EngineInfo]:
     report("loading weights", 3, 4)
     return engine_with(scripted_runner()), INFO
+
+
+def recorded(sink: Sink, report: Report) -> tuple[Engine, EngineInfo]:
+    return engine_with(scripted_runner(), sink=sink), INFO
+
+
+def recorded_falling(sink: Sink, report: Report) -> tuple[Engine, EngineInfo]:
+    runner = Falling(slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
+    return engine_with(runner, sink=sink), INFO
 
 
 def misconfigured(report: Report) -> tuple[Engine, EngineInfo]:

@@ -225,6 +225,13 @@ class ServerOptions:
         "Where POST /v1/profile writes its traces; the newest 8 are kept. Default: `profiles` in Ridgeline's cache "
         "folder. An admin key is needed to ask for one.",
     )
+    recorder: str = option(
+        "on",
+        "The flight recorder: which requests were in the last 4096 steps, and what became of them, for the page, GET "
+        "/v1/recording and the report of an engine that died. It costs a few microseconds a step and some 6 MB. off: "
+        "nothing is recorded.",
+        choices=tuple(MENU["recorder"]),
+    )
     open_metrics: bool = option(False, "With keys: /metrics needs none.")
     open_page: bool = option(
         False, "With keys: the page at / and the documentation need none; the page asks for one before it generates."

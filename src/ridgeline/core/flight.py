@@ -170,6 +170,10 @@ class Recording:
     def newest(self, steps: int) -> Recording:
         return self.between(max(0, len(self.steps) - steps), len(self.steps))
 
+    def named(self, names: Mapping[int, str]) -> Recording:
+        """With those of the names that are of somebody in it."""
+        return replace(self, names={key: names[key] for key in self.keys() if key in names})
+
     def keys(self) -> list[int]:
         """Everybody in it, by first appearance."""
         everybody = np.concatenate((self.lives.key, self.rows.key))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ridgeline.core.errors import BadRequest, EngineDied, RidgelineError, Unavailable
-from ridgeline.core.types import End, NewRequest, Sampling, Scores, Tokens
+from ridgeline.core.types import End, NewRequest, Sampling, Scores, Timings, Tokens
 from ridgeline.engine.channel import Channel, Report
-from ridgeline.engine.course import WAITING, WORKING, Course
+from ridgeline.engine.course import SAMPLED, WAITING, WORKING, Course
 from ridgeline.engine.messages import (
     Abort,
     AskProfile,
+    AskTimings,
     Counters,
     EngineInfo,
     Failed,
@@ -27,6 +28,7 @@ from ridgeline.engine.messages import (
     Refused,
     Step,
     Submit,
+    TimingsNow,
 )
 
 
@@ -47,12 +49,24 @@ class Stream:
     course: where its time goes; the reader says when it writes, receive() says the rest.
     """
 
-    __slots__ = ("_aborted", "_client", "_end", "_error", "_loop", "_scores", "_tokens", "_waiter", "course")
+    __slots__ = (
+        "_aborted",
+        "_client",
+        "_end",
+        "_error",
+        "_loop",
+        "_scores",
+        "_seen_ns",
+        "_tokens",
+        "_waiter",
+        "course",
+    )
 
     def __init__(self, client: EngineClient, course: Course) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self.course = course
+        self._seen_ns = client.last_step_ns
         self._aborted = False
         self._tokens: list[int] = []
         self._scores: list[Scores] = []
@@ -62,15 +76,23 @@ class Stream:
 
     async def receive(self) -> Delta:
         """The next Delta, at least one token or the End. Raises EngineDied or BadRequest instead of an End."""
-        course = self.course
-        if not self._tokens and self._end is None:
-            course.turn(WAITING)
+        course, client = self.course, self._client
+        if client.last_step_ns != self._seen_ns or course.timing_ns:
+            course.came_back(client.last_step_ns - self._seen_ns)
         while not self._tokens and self._end is None:
             if self._error is not None:
                 raise self._error
+            course.doing = WAITING
             self._waiter = self._loop.create_future()
             await self._waiter
-        course.turn(WORKING)
+        self._seen_ns = client.last_step_ns
+        if self._end is not None:
+            course.turn(WORKING)
+        else:  # written out, because this runs for every event of every stream
+            course.doing = WORKING
+            course.pieces += 1
+            if course.pieces % SAMPLED == 1:
+                course.timing_ns = time.perf_counter_ns()
         tokens, self._tokens = self._tokens, []
         if not self._scores:
             return Delta(tokens, self._end)
@@ -158,7 +180,13 @@ class EngineClient:
         answer: Profiled = await self._ask(key, AskProfile(key, action, max_seconds, max_steps, shapes))
         return answer
 
-    async def _ask(self, key: int, question: Ping | AskProfile) -> Any:
+    async def timings(self, keys: Sequence[int]) -> dict[int, Timings]:
+        """Of requests that are not over, as far as they are, by Stream.key. Raises EngineDied."""
+        key = next(self._keys)
+        answer: TimingsNow = await self._ask(key, AskTimings(key, tuple(keys)))
+        return answer.timings
+
+    async def _ask(self, key: int, question: Ping | AskProfile | AskTimings) -> Any:
         if self.failure is not None:
             raise EngineDied("the engine has ended")
         self._questions[key] = answer = asyncio.get_running_loop().create_future()
@@ -199,7 +227,7 @@ class EngineClient:
         elif isinstance(message, Refused):
             if (stream := self._streams.pop(message.key, None)) is not None:
                 stream._finish(None, BadRequest(message.message, message.param))
-        elif isinstance(message, Pong | Profiled):
+        elif isinstance(message, Pong | Profiled | TimingsNow):
             if (answer := self._questions.get(message.id)) is not None and not answer.done():
                 answer.set_result(message)
         else:

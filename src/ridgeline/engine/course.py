@@ -1,7 +1,8 @@
 """Course: how one request goes, as its reader's side of the channel sees it. Knows stamps and the End; no token.
 
-Whoever reads a stream is at any moment waiting for news, working on what came, or writing it to its client. Three
-sums that are settled at each change say how long; taking note of them when the End arrives splits what follows exactly.
+Whoever reads a stream is at any moment waiting for news, working on what came, or writing it to its client. Before the
+End comes that is only noted, because three stamps an event cost a stream an eighth of its events (1.3 us of 11); the
+time after it is stamped at each change, so it is split exactly.
 """
 
 from __future__ import annotations
@@ -12,48 +13,74 @@ from ridgeline.core.types import End
 
 WAITING, WORKING, WRITING, OVER = range(4)
 
+SAMPLED = 16  # of so many pieces of news the work on one is timed
+
 _now_ns = time.perf_counter_ns
 
 
 class Course:
-    """asked_ns: when the engine was asked. spent_ns: by what the reader did, up to since_ns. end: what the engine said.
+    """asked_ns: when the engine was asked. doing: what the reader does now. end: what the engine said.
 
-    answered_ns: when the End, or the news that there will be none, reached this process; 0 before. before_ns: spent_ns
-    of that moment. A stream's event costs three calls of `turn`, so it is one clock, one addition and no branch.
+    answered_ns: when the End, or the news that there will be none, reached this process; 0 before. spent_ns: by what
+    the reader did, from then on. pieces: of news taken before that. blocked_ns: of that time, in which the client did
+    not read, in whole steps of the engine. timing_ns: since when the work on a piece is timed; 0: it is not.
     """
 
-    __slots__ = ("answered_ns", "asked_ns", "before_ns", "doing", "end", "key", "since_ns", "spent_ns")
+    __slots__ = (
+        "_samples",
+        "_since_ns",
+        "_timed_ns",
+        "answered_ns",
+        "asked_ns",
+        "blocked_ns",
+        "doing",
+        "end",
+        "key",
+        "pieces",
+        "spent_ns",
+        "timing_ns",
+    )
 
     def __init__(self, key: int, asked_ns: int) -> None:
-        self.key, self.asked_ns, self.since_ns = key, asked_ns, asked_ns
-        self.doing, self.spent_ns = WAITING, [0, 0, 0, 0]
-        self.before_ns: tuple[int, ...] = (0, 0, 0, 0)
-        self.answered_ns = 0
+        self.key, self.asked_ns, self.doing = key, asked_ns, WAITING
+        self.answered_ns = self._since_ns = self.pieces = self.blocked_ns = self.timing_ns = 0
+        self._timed_ns = self._samples = 0
+        self.spent_ns = [0, 0, 0, 0]
         self.end: End | None = None
 
     def turn(self, doing: int) -> None:
         """From now on the reader does that."""
-        now_ns = _now_ns()
-        self.spent_ns[self.doing] += now_ns - self.since_ns
-        self.since_ns, self.doing = now_ns, doing
+        if self.answered_ns:
+            self.settle()
+        self.doing = doing
 
     def settle(self) -> None:
         """Bring the sums up to now."""
-        self.turn(self.doing)
+        if self.answered_ns:
+            now_ns = _now_ns()
+            self.spent_ns[self.doing] += now_ns - self._since_ns
+            self._since_ns = now_ns
 
     def answer(self, end: End | None) -> None:
         """The engine will say no more. None: it refused the request, or died."""
-        self.settle()
-        self.end, self.answered_ns, self.before_ns = end, self.since_ns, tuple(self.spent_ns)
+        self.end, self.answered_ns = end, _now_ns()
+        self._since_ns = self.answered_ns
 
     def close(self) -> None:
         """The last byte is handed over, or nobody takes it: the sums stay as they are. Harmless when called again."""
         self.turn(OVER)
 
-    def beside_ns(self, doing: int) -> int:
-        """What the reader did while the engine was not done."""
-        return self.before_ns[doing] if self.answered_ns else self.spent_ns[doing]
+    def came_back(self, passed_ns: int) -> None:
+        """The reader wants the next piece. passed_ns: the engine's newest step came so long after the piece was taken,
+        which it only can where the client did not read what was written."""
+        if self.pieces and passed_ns:
+            self.blocked_ns += passed_ns
+        elif self.timing_ns:
+            self._timed_ns += _now_ns() - self.timing_ns
+            self._samples += 1
+        self.timing_ns = 0
 
-    def after_ns(self, doing: int) -> int:
-        """What the reader did since the engine's last news came."""
-        return self.spent_ns[doing] - self.before_ns[doing] if self.answered_ns else 0
+    @property
+    def worked_ns(self) -> int:
+        """On pieces of news before the last, as far as they tell that were timed."""
+        return self._timed_ns * self.pieces // self._samples if self._samples else 0

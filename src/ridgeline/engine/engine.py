@@ -6,15 +6,17 @@ One loop serves every depth: with `depth` launches in flight, 1 is sequential an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord
+from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord, Timings
 from ridgeline.engine.messages import Counters
 from ridgeline.engine.profiling import NoProfiler, Profiler
 from ridgeline.scheduler.scheduler import Scheduler
 
 Clock = Callable[[], int]
+Life = tuple[int, int, int, int]
+"""key, at_ns, serial, what: a row of core.flight.Lives."""
 
 
 class Runner(Protocol):
@@ -29,6 +31,10 @@ class Sink(Protocol):
     """Sees every step, after the fact. It must be cheap: it runs between steps."""
 
     def step(self, record: StepRecord) -> None: ...
+
+    def lives(self, lives: Sequence[Life]) -> None:
+        """What became of requests since the last time."""
+        ...
 
 
 class Upkeep(Protocol):
@@ -53,6 +59,9 @@ class NoUpkeep:
 
 class NullSink:
     def step(self, record: StepRecord) -> None:
+        """Nobody watches."""
+
+    def lives(self, lives: Sequence[Life]) -> None:
         """Nobody watches."""
 
 
@@ -84,14 +93,17 @@ class Engine:
         """One turn of the loop. None: nothing to do until a message comes or `wake_ns` passes."""
         self.upkeep.between()
         while len(self._flying) < self.depth and (plan := self.scheduler.plan(self.clock())) is not None:
+            self._tell()  # before a launch that may be the last
             self._flying.append((plan, self.clock(), self.runner.launch(plan)))
         if not self._flying:
+            self._tell()
             return None
         plan, launched_ns, launched = self._flying.popleft()
         output = self.runner.collect(launched)
         now = self.clock()
-        events = self.scheduler.commit(output, now)
+        events = self.scheduler.commit(output, now, launched_ns)
         self.sink.step(self._record(plan, output, launched_ns, now))
+        self._tell()
         return events
 
     def idle(self) -> bool:
@@ -122,15 +134,32 @@ class Engine:
             prefix_hit=s.prefix_hit,
         )
 
+    def timings(self, keys: Iterable[int]) -> dict[int, Timings]:
+        """Of requests that are not over, as far as they are."""
+        return self.scheduler.timings(keys, self.clock())
+
+    def _tell(self) -> None:
+        if lives := self.scheduler.take_lives():
+            self.sink.lives(lives)
+
     def _record(self, plan: Plan, output: Output, launched_ns: int, now: int) -> StepRecord:
+        flight = self.scheduler.committed
+        assert flight is not None
         return StepRecord(
-            serial=plan.serial,
-            launched_ns=launched_ns,
-            collected_ns=now,
-            rows=len(plan.rows),
-            tokens=int(output.counts.sum()),
-            positions=output.positions,
-            padding=output.padding,
-            waiting=self.scheduler.num_waiting,
-            kv_blocks=self.scheduler.blocks_in_use,
+            plan.serial,
+            launched_ns,
+            now,
+            len(plan.rows),
+            int(output.counts.sum()),
+            output.positions,
+            output.padding,
+            self.scheduler.num_waiting,
+            self.scheduler.blocks_in_use,
+            plan.horizon,
+            flight.stall,
+            flight.keys,
+            plan.starts,
+            plan.counts,
+            output.counts,
+            flight.phases,
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ridgeline.core.errors import BadRequest
 from ridgeline.core.types import NO_INTS, NO_TOKENS, End, Events
 from ridgeline.engine.engine import Engine
-from ridgeline.engine.messages import AskProfile, In, Out, Ping, Pong, Refused, Step, Submit
+from ridgeline.engine.messages import AskProfile, AskTimings, In, Out, Ping, Pong, Refused, Step, Submit, TimingsNow
 
 Inbox = queue.SimpleQueue[In | None]  # None: the other side is gone
 
@@ -62,6 +62,8 @@ class EngineLoop:
             self.deliver(Pong(message.id))
         elif isinstance(message, AskProfile):
             self.deliver(self.engine.profiler.answer(message))
+        elif isinstance(message, AskTimings):
+            self.deliver(TimingsNow(message.id, self.engine.timings(message.keys)))
         else:
             self._over(self.engine.abort(message.key))
 

@@ -1,7 +1,7 @@
 """What crosses the process boundary, and its bytes (msgpack). Knows no socket and no tensor.
 
-In: Submit, Abort, Ping, AskProfile. Out: while starting Progress, then Ready or Failed; while serving Step, Refused,
-Pong and Profiled.
+In: Submit, Abort, Ping, AskProfile, AskTimings. Out: while starting Progress, then Ready or Failed; while serving Step,
+Refused, Pong, Profiled and TimingsNow.
 Arrays travel as raw little-endian bytes, so that a step of 256 tokens costs microseconds, not one object a token.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ridgeline.core.profile import PlaceTime
-from ridgeline.core.types import End, Events, NewRequest, Sampling, Scores
+from ridgeline.core.types import End, Events, NewRequest, Sampling, Scores, Timings
 
 assert sys.byteorder == "little", "arrays are sent as they lie in memory; a big-endian machine needs a swap here"
 
@@ -109,6 +109,20 @@ class Profiled(msgspec.Struct, frozen=True, tag="profiled", array_like=True):
     error: str | None = None
     refusal: str | None = None
     conflict: bool = False
+
+
+class AskTimings(msgspec.Struct, frozen=True, tag="ask_timings", array_like=True):
+    """How far are these requests? The answer, between two steps, is a TimingsNow."""
+
+    id: int
+    keys: tuple[int, ...]
+
+
+class TimingsNow(msgspec.Struct, frozen=True, tag="timings_now", array_like=True):
+    """timings: by key, of those that are not over. Those who run are told up to the newest commit, as finished_ns."""
+
+    id: int
+    timings: dict[int, Timings]
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
@@ -247,8 +261,8 @@ class Step(msgspec.Struct, frozen=True, tag="step", array_like=True):
         return Events(keys, counts, np.frombuffer(self.tokens, np.int32), self.ends, scores)
 
 
-In = Submit | Abort | Ping | AskProfile
-Out = Progress | Ready | Failed | Step | Refused | Pong | Profiled
+In = Submit | Abort | Ping | AskProfile | AskTimings
+Out = Progress | Ready | Failed | Step | Refused | Pong | Profiled | TimingsNow
 
 _encoder = msgspec.msgpack.Encoder()
 _decode_in: msgspec.msgpack.Decoder[In] = msgspec.msgpack.Decoder(In)

@@ -25,6 +25,7 @@ from ridgeline.bench.workload import Workload
 from ridgeline.build import engine_limits, make_engine
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Sampling, StepRecord
+from ridgeline.engine.engine import NullSink
 from ridgeline.lab.driving import drive
 from ridgeline.lab.stepping import Timing, decode, prefill
 
@@ -111,7 +112,7 @@ class Allowed:
         return self.seconds(load) / load.seconds
 
 
-class _Steps:
+class _Steps(NullSink):
     """The engine's sink."""
 
     def __init__(self) -> None:

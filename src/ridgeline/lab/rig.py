@@ -23,6 +23,7 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import NewRequest, Sampling, StepRecord
 from ridgeline.engine.channel import Report
+from ridgeline.engine.engine import NullSink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.runner.runner import Runner
 
@@ -93,7 +94,7 @@ class Workbench:
         return longest
 
 
-class Rig:
+class Rig(NullSink):
     """A step is timed by whoever runs it: `step` returns when the device is done and the results are on the host."""
 
     def __init__(

@@ -93,14 +93,13 @@ class Flight:
     """A launch that was not collected yet. chunks: slots with more than a decode step: worth publishing then.
 
     departures: how often a slot had been left when the plan was made; equal later means that all rows still live.
-    keys, starts, counts, phases, stall and horizon: as a recording has them. single: all rows decode one token.
+    keys, counts, phases, stall and horizon: as a recording has them. single: all rows decode one token.
     planned_ns: when.
     """
 
     serial: int
     rows: Ints
     keys: Ints
-    starts: Ints
     counts: Ints
     phases: Ints
     stall: int

@@ -77,7 +77,7 @@ class Planner:
         work = ahead - starts
         open_ = ahead < table.limit[order]  # R2
         one = open_ & (work == 1)
-        singles = self._claimants = np.count_nonzero(one)
+        singles = self._claimants = int(np.count_nonzero(one))
         decode: list[Claim] = []
         partial: list[Claim] = []
         if singles == len(order):
@@ -218,7 +218,6 @@ class Planner:
             serial=state.serial,
             rows=rows,
             keys=table.key[rows],
-            starts=starts,
             counts=counts,
             phases=phases,
             stall=making.stall or self._passed_over(making, choice, len(rows)),

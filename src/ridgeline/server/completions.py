@@ -178,7 +178,7 @@ class Answer:
         await writer.end()
 
     async def _events(self, index: int, choice: Choice, writer: Writer) -> None:
-        ask, turn = self._ask, choice.stream.course.turn
+        ask, course = self._ask, choice.stream.course
         chunks = Chunks(self._heading, index, self._shape, usage_null=ask.include_usage)
         # Whether a chunk in the middle is nothing but text.
         plain = ask.params.logprobs is None and not ask.return_token_ids and not ask.continuous_usage
@@ -186,31 +186,31 @@ class Answer:
         extra = self._prompt_ids(choice)
         if self._shape.opening is not None:
             opening = chunks.opening(self._shape.opening | extra, self._usage_so_far())
-            turn(WRITING)
+            course.turn(WRITING)
             await writer.event(opening)
-            turn(WORKING)
+            course.turn(WORKING)
             extra = {}
         text = self._echoed(choice) + text
         while choice.end is None:
             if plain:
                 if text:
                     chunk = chunks.text(text)
-                    turn(WRITING)
+                    course.doing = WRITING
                     await writer.event(chunk)
             elif text or ids:
                 told = extra | self._ids(ids)
                 scores = self._logprobs(choice, len(choice.ids) - len(ids))
                 chunk = chunks.full(text, scores, None, told, self._usage_so_far())
-                turn(WRITING)
+                course.doing = WRITING
                 await writer.event(chunk)
                 extra = {}
             text, ids = await choice.advance()
         told = extra | self._ids(ids) | self._timings(choice)
         scores = self._logprobs(choice, len(choice.ids) - len(ids))
         chunk = chunks.full(text, scores, choice.finish_reason, told, self._usage_so_far())
-        turn(WRITING)
+        course.turn(WRITING)
         await writer.event(chunk)
-        turn(WAITING)
+        course.turn(WAITING)
 
     def _usage(self) -> Json:
         """A prompt counts once however many choices it has; all generations count, also those that are not returned."""

@@ -48,10 +48,10 @@ def ledger(arrived_ns: int, parsed_ns: int, course: Course, until_ns: int, engin
         timings = course.end.timings
         until_ns = max(until_ns, timings.finished_ns)
         parts |= engine_parts(timings)
-        worked, written = course.after_ns(WORKING), course.after_ns(WRITING)
+        worked, written = course.spent_ns[WORKING], course.spent_ns[WRITING]
         after = until_ns - timings.finished_ns
         parts |= {"delivered": after - worked - written, "detokenised": worked, "socket": written}
-    beside = {"detokenised": course.beside_ns(WORKING), "socket": course.beside_ns(WRITING)}
+    beside = {"detokenised": course.worked_ns, "socket": course.blocked_ns}
     return Ledger(parts, until_ns - arrived_ns, beside)
 
 

@@ -111,9 +111,7 @@ def _profile_paths() -> Json:
     return {"/v1/profile": path | got}
 
 
-_FORBIDDEN = _error(
-    "The key is no admin key. Without keys: it came from another machine."
-)
+_FORBIDDEN = _error("The key is no admin key. Without keys: it came from another machine.")
 
 
 def _watch_paths() -> Json:

@@ -17,7 +17,7 @@ import numpy as np
 from ridgeline.core.cost import Formats, Row, StepShape, step_costs, total
 from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import End, Events, NewRequest, Sampling, StepRecord
-from ridgeline.engine.engine import Engine
+from ridgeline.engine.engine import Engine, NullSink
 from ridgeline.lab.ladder.work import Request
 
 
@@ -91,7 +91,7 @@ class PeerStation:
         return Served(measure, outputs)
 
 
-class EngineStation:
+class EngineStation(NullSink):
     """engine: idle, and left so. It may have served other loads before."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, formats: Formats, block_size: int) -> None:
