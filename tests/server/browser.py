@@ -38,6 +38,7 @@ class Page:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._serial = 0
+        self._loaded = asyncio.Event()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.requested: list[str] = []
         self.problems: list[str] = []
@@ -49,6 +50,8 @@ class Page:
     def _heard(self, event: dict[str, Any]) -> None:
         if "id" in event:
             self._answers.pop(event["id"]).set_result(event)
+        elif event["method"] == "Page.loadEventFired":
+            self._loaded.set()
         elif event["method"] == "Network.requestWillBeSent":
             self.requested.append(event["params"]["request"]["url"])
         elif event["method"] == "Runtime.exceptionThrown":
@@ -73,7 +76,9 @@ class Page:
     async def open(self, url: str) -> None:
         for domain in ("Page", "Network", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
+        self._loaded.clear()
         await self.call("Page.navigate", url=url)
+        await asyncio.wait_for(self._loaded.wait(), 20)  # until then an expression may meet the page that is left
         await self.until(f"location.href.startsWith('{url}') && document.readyState === 'complete'")
 
     async def value(self, expression: str) -> Any:

@@ -175,5 +175,7 @@ export function open() {
   at("forth").addEventListener("click", still(() => player.step(1)));
   at("scrub").addEventListener("input", still(() => { player.pause(); player.to(Number(at("scrub").value)); }));
   at("speed").addEventListener("change", () => player.speed(Number(at("speed").value)));
+  // Who looks around wants no view that moves away.
+  for (const kind of ["wheel", "pointerdown", "keydown"]) at("pipeline").addEventListener(kind, still(() => {}), {passive: true});
   dropping(at("stage"));
 }

@@ -1,8 +1,11 @@
 // Words: numbers as people read them. Knows no page.
 
+// Made once: a new one for each number took most of a live event's time.
+const FORMATS = [0, 1, 2, 3].map(digits =>
+  new Intl.NumberFormat("en", {minimumFractionDigits: digits, maximumFractionDigits: digits}));
+
 export const number = (value, digits = 0) =>
-  value == null || Number.isNaN(value) ? "–"
-    : value.toLocaleString("en", {minimumFractionDigits: digits, maximumFractionDigits: digits}).replaceAll(",", " ");
+  value == null || Number.isNaN(value) ? "–" : FORMATS[digits].format(value).replaceAll(",", "\u202f");
 
 export function ms(value) {
   if (value == null) return "–";
