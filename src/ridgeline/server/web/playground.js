@@ -98,9 +98,16 @@ function end(run) {
 }
 
 async function explain(id) {
-  // The waterfall of the answer that was just given; a server that keeps none is no error.
+  // The waterfall of the answer that was just given; a server that keeps none is no error. It is whole a moment after
+  // the answer's last byte, which is part of it.
   try {
-    const request = await (await ask(`/v1/requests/${encodeURIComponent(id)}`, {cache: "no-store"})).json();
+    const look = async () => (await ask(`/v1/requests/${encodeURIComponent(id)}`, {cache: "no-store"})).json();
+    let request = await look();
+    for (let again = 0; again < 5 && request.state === "running"; again += 1) {
+      await new Promise(resolve => setTimeout(resolve, 100));
+      request = await look();
+    }
+    if (controller) return; // the next one is under way
     at("why-body").replaceChildren(shown(request));
     at("why").hidden = false;
   } catch {
