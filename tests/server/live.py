@@ -26,11 +26,13 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.core.params import SamplingParams
 from ridgeline.core.profile import PlaceTime
 from ridgeline.core.types import Output, Plan, Sampling
+from ridgeline.engine.blackbox import BlackBox
 from ridgeline.engine.channel import Report, ThreadChannel
 from ridgeline.engine.client import EngineClient
-from ridgeline.engine.engine import Engine, NullSink
+from ridgeline.engine.engine import Engine
 from ridgeline.engine.messages import Abort, EngineInfo, In
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
+from ridgeline.engine.recorder import FlightRecorder, Recorder
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.kv.ledger import Ledger
 from ridgeline.kv.prefix import NoPrefix
@@ -74,12 +76,12 @@ class Reciter(ScriptedRunner):
     what a launch takes at least.
     """
 
-    def __init__(self, script: Sequence[int] = TEXT.encode()) -> None:
+    def __init__(self, script: Sequence[int] = TEXT.encode(), num_blocks: int = NUM_BLOCKS) -> None:
         super().__init__(
-            slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE,
+            slots=SLOTS, max_len=MAX_LEN, num_blocks=num_blocks, block_size=BLOCK_SIZE,
             vocabulary=SCORED,
         )  # fmt: skip
-        self.script = script
+        self.script, self.num_blocks = script, num_blocks
         self._allowed = threading.Semaphore(0)
         self._held = False
         self.collecting = threading.Event()
@@ -166,10 +168,12 @@ class WatchedChannel(ThreadChannel):
 
 @dataclass
 class Stage:
-    """What a test may reach behind the server."""
+    """What a test may reach behind the server. budget: tokens of a step; a prompt that is longer comes in chunks."""
 
     runner: Reciter = field(default_factory=Reciter)
     policy: Policy = field(default_factory=Continuous)
+    budget: int = SLOTS * MAX_LEN
+    flight: Recorder = field(default_factory=FlightRecorder.create)
     release: threading.Event = field(default_factory=threading.Event)  # the model may be loaded
     ready: threading.Event = field(default_factory=threading.Event)
     broken: str | None = None  # why the engine cannot start
@@ -187,17 +191,17 @@ class Stage:
         if self.broken is not None:
             raise ConfigError(self.broken)
         ledger = Ledger(
-            slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE, prefix=NoPrefix()
+            slots=SLOTS, max_len=MAX_LEN, num_blocks=self.runner.num_blocks, block_size=BLOCK_SIZE, prefix=NoPrefix()
         )  # fmt: skip
-        scheduler = Scheduler(self.policy, ledger, SchedulerLimits(SLOTS, MAX_LEN, budget=SLOTS * MAX_LEN))
+        scheduler = Scheduler(self.policy, ledger, SchedulerLimits(SLOTS, MAX_LEN, budget=self.budget))
         profiler: Profiler = NoProfiler()
         if self.profiles is not None:
             profiler = Profiling(self.recorder, self.profiles, time.perf_counter_ns)
-        engine = Engine(scheduler, self.runner, time.perf_counter_ns, NullSink(), profiler=profiler)
+        engine = Engine(scheduler, self.runner, time.perf_counter_ns, self.flight, profiler=profiler)
         return engine, EngineInfo(
             model="scripted", dtype="none", device="cpu", max_model_len=MAX_LEN, vocab=257, block_size=BLOCK_SIZE,
-            num_blocks=NUM_BLOCKS, kv_block_bytes=1000, weight_bytes=0, memory_plan="", batching="continuous",
-            notes=(), start_ms={},
+            num_blocks=self.runner.num_blocks, kv_block_bytes=1000, weight_bytes=0, memory_plan="",
+            batching="continuous", notes=(), start_ms={},
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
@@ -210,7 +214,7 @@ class Stage:
             yield Service(
                 engine=client, info=info, tokenizer=self.tokenizer, eos_ids=(EOS,),
                 defaults=SamplingParams(), name="recite", root="acme/recite-1b", created=1700000000,
-                chat=self.chat, lenient=self.lenient,
+                chat=self.chat, lenient=self.lenient, box=BlackBox(self.flight),
             )  # fmt: skip
 
 

@@ -74,6 +74,10 @@ class Stream:
         self._error: RidgelineError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def key(self) -> int:
+        return self.course.key
+
     async def receive(self) -> Delta:
         """The next Delta, at least one token or the End. Raises EngineDied or BadRequest instead of an End."""
         course, client = self.course, self._client

@@ -210,7 +210,12 @@ def create_app(
     """
     manners = manners or Manners()
     books = manners.books()
-    front = Front(bring_up, restarts, books.metrics.watch)
+
+    def ready(service: Service) -> None:
+        books.metrics.watch(service)
+        service.box.names = books.requests.names
+
+    front = Front(bring_up, restarts, ready)
     turns = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
     timeout_s = manners.limits.body_timeout_s
     routes, watching = Routes(front, readiness or Readiness(), books.metrics), Watching(front, books)

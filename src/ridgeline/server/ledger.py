@@ -36,14 +36,14 @@ class Ledger:
         }
 
 
-def ledger(arrived_ns: int, parsed_ns: int, course: Course, until_ns: int, engine: Mapping[str, int]) -> Ledger:
-    """until_ns: the last byte, or now. engine: its parts so far where it has not said them itself.
+def ledger(arrived_ns: int, parsed_ns: int, course: Course, until_ns: int, running: Timings | None) -> Ledger:
+    """until_ns: the last byte, or now. running: what the engine says so far of a request that is not over.
 
     A request that was aborted lasts until the engine let it go, even if nobody waited for that.
     """
     parts = {"received": parsed_ns - arrived_ns, "tokenised": course.asked_ns - parsed_ns}
     if course.end is None:
-        parts |= engine
+        parts |= engine_parts(running) if running else {}
     else:
         timings = course.end.timings
         until_ns = max(until_ns, timings.finished_ns)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from ridgeline.core.types import Timings
 from ridgeline.engine.course import Course
 from ridgeline.server.ledger import Ledger, device_ms, ledger
 
@@ -44,15 +45,15 @@ class Run:
     def device_ms(self) -> float | None:
         return None if self.course.end is None else device_ms(self.course.end.timings)
 
-    def json(self, account: Ledger, spans: Sequence[Json], spans_from: str) -> Json:
+    def json(self, account: Ledger, timings: Timings | None, spans: Sequence[Json], spans_from: str) -> Json:
+        """timings: the engine's, as far as they are."""
         end = self.course.end
-        timings = None if end is None else end.timings
         return {
             "index": self.index,
             "key": self.course.key,
             "finish_reason": self.finish_reason,
             **account.json(),
-            "device_ms": self.device_ms,
+            "device_ms": device_ms(timings) if timings else None,
             "steps": timings.steps if timings else None,
             "mean_rows": timings.rows / timings.steps if timings and timings.steps else None,
             "preemptions": timings.preemptions if timings else None,
@@ -92,10 +93,10 @@ class Record:
         for run in self.runs:
             run.course.close()
 
-    def ledger(self, course: Course, engine: Mapping[str, int] | None = None) -> Ledger:
-        """Of one of its generations, as far as it is."""
+    def ledger(self, course: Course, running: Timings | None = None) -> Ledger:
+        """Of one of its generations, as far as it is. running: what the engine says so far of one that is not over."""
         course.settle()
-        return ledger(self.arrived_ns, self.parsed_ns, course, self._until_ns, engine or {})
+        return ledger(self.arrived_ns, self.parsed_ns, course, self._until_ns, running)
 
     @property
     def _until_ns(self) -> int:
@@ -162,8 +163,9 @@ class Requests:
         return next((one for one in self._seen(sees) if id in (one.id, one.answer_id)), None)
 
     def names(self) -> dict[int, str]:
-        """The id of each generation by the engine's key."""
-        return {run.course.key: f"{one.answer_id or one.id}-{run.index}" for one in self._records for run in one.runs}
+        """The id of each generation by the engine's key. Any thread may ask."""
+        records = list(self._records)
+        return {run.course.key: f"{one.answer_id or one.id}-{run.index}" for one in records for run in one.runs}
 
     def _seen(self, sees: Sees) -> Iterator[Record]:
         return filter(sees, reversed(self._records))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from typing import Any
 
@@ -13,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ridgeline.core.errors import BadRequest, EngineDied, NotFound, Stopping
-from ridgeline.core.flight import Lives, Recording, Rows, Steps
+from ridgeline.core.types import Timings
+from ridgeline.engine.client import EngineClient
 from ridgeline.server.answers import encode_json
 from ridgeline.server.errors import json_response
 from ridgeline.server.front import Front, Ready
@@ -27,6 +27,7 @@ from ridgeline.server.writer import Writer
 Json = dict[str, Any]
 
 DEFAULT_STEPS, MOST_STEPS = 512, 100_000
+_PATIENCE_S = 1.0
 _UNKEPT = [(b"cache-control", b"no-store")]
 
 
@@ -46,43 +47,39 @@ class Watching:
         if record is None:
             message = f"{id[:130]}: no such request of yours, or it was forgotten: the newest 1000 are kept"
             raise NotFound(message, code="request_not_found")
-        recording = await self._latest() if record.runs else None
-        return json_response(record.whole([told(record, run, recording) for run in record.runs]))
+        state = self._front.state
+        if not record.runs or not isinstance(state, Ready):
+            return json_response(record.whole([told(record, run, None, {}) for run in record.runs]))
+        # In a thread: all steps of the ring are megabytes.
+        recording = await asyncio.to_thread(state.service.recording)
+        running = await _asked(state.service.engine, [run.course.key for run in record.runs if not run.course.end])
+        return json_response(record.whole([told(record, run, recording, running) for run in record.runs]))
 
     async def recording(self, request: Request) -> Response:
         """The newest steps, with the names of the requests in them."""
         steps = _steps(request.query_params.get("steps"))
-        found = await recorded(self._front.service(), steps)
-        names, there = self._books.requests.names(), set(found.keys())
-        named = dataclasses.replace(found, names={key: names[key] for key in there & names.keys()})
-        # In a thread: thousands of steps are megabytes.
-        body = await asyncio.to_thread(lambda: encode_json(named.json()))
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(named.made_unix_s))
+        body, stamp = await asyncio.to_thread(_recorded, self._front.service(), steps)
         headers = {"Content-Disposition": f'attachment; filename="recording-{stamp}.json"'}
         return Response(body, headers=headers, media_type="application/json")
 
-    async def _latest(self) -> Recording | None:
-        """None: there is no engine that could be asked."""
-        state = self._front.state
-        try:
-            return await recorded(state.service, MOST_STEPS) if isinstance(state, Ready) else None
-        except EngineDied:
-            return None
+
+def _recorded(service: Service, steps: int) -> tuple[bytes, str]:
+    """A recording and when it was made. Raises NotFound."""
+    recording = service.recording(steps)
+    if recording is None:
+        raise NotFound("nothing is recorded here: the server runs with --recorder off", code="not_recorded")
+    return encode_json(recording.json()), time.strftime("%Y%m%d-%H%M%S", time.gmtime(recording.made_unix_s))
 
 
-async def recorded(service: Service, steps: int) -> Recording:
-    info = service.info
-    return Recording(
-        model=service.name,
-        device=info.device,
-        batching=info.batching,
-        block_size=info.block_size,
-        num_blocks=info.num_blocks,
-        made_unix_s=time.time(),
-        steps=Steps(),
-        rows=Rows(),
-        lives=Lives(),
-    ).newest(steps)
+async def _asked(engine: EngineClient, keys: list[int]) -> dict[int, Timings]:
+    """How far those are that run; what is known of them if the engine is in a long step."""
+    if not keys:
+        return {}
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await engine.timings(keys)
+    except (TimeoutError, EngineDied):
+        return {}
 
 
 def _steps(given: str | None) -> int:

@@ -6,16 +6,15 @@ or when the row was last heard of if that is later; between its steps a seated r
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ridgeline.core.flight import ADMITTED, ARRIVED, ENDED, PHASES, PREEMPTED, Recording
-from ridgeline.core.types import End, Timings
-from ridgeline.server.ledger import ENGINE, Ledger
+from ridgeline.core.types import Timings
+from ridgeline.server.ledger import Ledger
 from ridgeline.server.requests import Record, Run
 
 Json = dict[str, Any]
@@ -32,17 +31,16 @@ class Span:
     end_ns: int
 
 
-def told(record: Record, run: Run, recording: Recording | None) -> Json:
-    """A generation's ledger and waterfall. Of one that runs the engine has said nothing yet: the recording has it."""
-    course = run.course
-    until_ns = record.ended_ns or time.perf_counter_ns()
-    found = recording and drawn(recording, course.key, course.asked_ns, course.end, until_ns)
-    spans, where = found or [], "recording"
-    if not found and course.end is not None:
-        spans, where = from_stamps(course.asked_ns, course.end.timings), "stamps"
-    engine = {name: sum(one.end_ns - one.start_ns for one in spans if one.name == name) for name in ENGINE}
-    account = record.ledger(course, engine if found else None)
-    return run.json(account, _spans(record, account, spans), where)
+def told(record: Record, run: Run, recording: Recording | None, running: Mapping[int, Timings]) -> Json:
+    """A generation's ledger and waterfall. running: by key, how far the engine says those are that run."""
+    course, spans, where = run.course, list[Span](), "recording"
+    timings = course.end.timings if course.end else running.get(course.key)
+    if timings is not None and recording is not None:
+        spans = drawn(recording, course.key, timings)
+    if timings is not None and not spans:
+        spans, where = from_stamps(timings), "stamps"
+    account = record.ledger(course, timings)
+    return run.json(account, timings, _spans(record, account, spans), where)
 
 
 def _spans(record: Record, account: Ledger, engine: Sequence[Span]) -> list[Json]:
@@ -65,24 +63,19 @@ def _span(span: Span, arrived_ns: int) -> Json:
     return {"name": span.name, "start_ms": start_ms, "end_ms": end_ms}
 
 
-def drawn(recording: Recording, key: int, asked_ns: int, end: End | None, until_ns: int) -> list[Span] | None:
-    """From when the engine was asked to its End, or until_ns. None: the recording does not have all of it.
-
-    end: what the engine said; None: it runs.
-    """
-    lives = recording.lives
-    ours = (lives.key == key) & (lives.at_ns >= asked_ns)
-    if not (lives.what[ours] == ARRIVED).any():
-        return None
+def drawn(recording: Recording, key: int, timings: Timings) -> list[Span]:
+    """From when the engine was asked to finished_ns. Empty where the recording does not have all of it."""
+    lives, until_ns = recording.lives, timings.finished_ns
+    ours = lives.key == key
+    if not ((lives.what == ARRIVED) & ours & (lives.at_ns == timings.arrival_ns)).any():
+        return []
     rows = np.flatnonzero(recording.rows.key == key)
-    if end is not None:
-        rows = rows[recording.steps.collected_ns[recording.step_of[rows]] <= end.timings.finished_ns]
-        if len(rows) != end.timings.steps:
-            return None
-        until_ns = end.timings.finished_ns
+    rows = rows[recording.steps.collected_ns[recording.step_of[rows]] <= until_ns]
+    if len(rows) != timings.steps:
+        return []
     turns = [(int(at), int(what)) for at, what in zip(lives.at_ns[ours], lives.what[ours], strict=True)]
-    spans = list(_merged(_walk(turns, list(_steps(recording, rows)), asked_ns, until_ns)))
-    return spans if end is None else _with_window(spans, end.timings)
+    spans = _walk([turn for turn in turns if turn[0] <= until_ns], list(_steps(recording, rows)), timings)
+    return _with_window(list(_merged(spans)), timings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +93,9 @@ def _steps(recording: Recording, rows: np.ndarray) -> Iterator[_Step]:
         yield _Step(int(begin), int(steps.collected_ns[step]), PHASES[recording.rows.phase[row]])
 
 
-def _walk(turns: list[tuple[int, int]], steps: list[_Step], asked_ns: int, until_ns: int) -> Iterator[Span]:
+def _walk(turns: list[tuple[int, int]], steps: list[_Step], timings: Timings) -> Iterator[Span]:
     """Contiguous spans; neighbours may have the same name, and some are empty."""
-    at_ns, waiting, seated = asked_ns, "queued", False
+    at_ns, waiting, seated = timings.arrival_ns, "queued", False
     events: list[tuple[int, int, int | _Step]] = [(step.end_ns, 0, step) for step in steps]
     events += [(at, 1, what) for at, what in turns if what in (ADMITTED, PREEMPTED, ENDED)]
     for when_ns, _, event in sorted(events, key=lambda one: one[:2]):
@@ -115,7 +108,7 @@ def _walk(turns: list[tuple[int, int]], steps: list[_Step], asked_ns: int, until
             seated = event == ADMITTED
             waiting = "preempted" if event == PREEMPTED else waiting
         at_ns = when_ns
-    yield Span("others" if seated else waiting, at_ns, until_ns)
+    yield Span("others" if seated else waiting, at_ns, timings.finished_ns)
 
 
 def _merged(spans: Iterator[Span]) -> Iterator[Span]:
@@ -143,12 +136,12 @@ def _with_window(spans: list[Span], timings: Timings) -> list[Span]:
     return [*(part for part in parts if part.end_ns > part.start_ns), *spans[1:]]
 
 
-def from_stamps(asked_ns: int, timings: Timings) -> list[Span]:
+def from_stamps(timings: Timings) -> list[Span]:
     """Where the recording has lost it: what the three stamps say, in which prefill and decode hold other parts too."""
     admitted_ns = timings.admitted_ns or timings.finished_ns
     first_ns = timings.first_token_ns or timings.finished_ns
     spans = (
-        Span("queued", asked_ns, admitted_ns),
+        Span("queued", timings.arrival_ns, admitted_ns),
         Span("prefill", admitted_ns, first_ns),
         Span("decode", first_ns, timings.finished_ns),
     )
