@@ -66,7 +66,7 @@ async def ask(page: Page, prompt: str) -> None:
     await page.until(f"{at('finish')}.textContent === 'max tokens' && !{at('why')}.hidden")
 
 
-def test_an_answer_explains_its_tokens_and_its_time(picture: Callable[[str], Path]) -> None:
+def test_an_answer_explains_its_tokens_and_its_time() -> None:
     async def use(page: Page, live: Live) -> None:
         await wide(page)
         await ask(page, "Tell: ")
@@ -81,7 +81,6 @@ def test_an_answer_explains_its_tokens_and_its_time(picture: Callable[[str], Pat
         assert "went into" in await page.value("document.querySelector('#why .verdict').textContent")
         rows = await page.value("[...document.querySelectorAll('#why [role=rowheader]')].map(e => e.textContent)")
         assert {"queued", "prefill", "decode"} <= set(rows)
-        await page.picture(picture("page-playground.png"), WIDE, TALL, "light")
         await narrow(page)
 
     using(Sights(), use)
@@ -112,7 +111,7 @@ def test_a_conversation_goes_on_and_can_be_copied_as_code() -> None:
     using(Sights(), use)
 
 
-def test_charts_move_only_while_somebody_looks(picture: Callable[[str], Path]) -> None:
+def test_charts_move_only_while_somebody_looks() -> None:
     sights = Sights()
     drawn = "[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.lines path'))"
     newest = "document.querySelector('.plot').data[0].y.at(-1)"
@@ -126,11 +125,9 @@ def test_charts_move_only_while_somebody_looks(picture: Callable[[str], Path]) -
         before = await page.value(newest)
         await page.until(f"{newest} !== {before}")
         assert "measured 24.1 GB/s" in await page.value(f"{at('charts')}.textContent")
-        await page.picture(picture("page-live.png"), WIDE, TALL, "light")
         await page.value("document.querySelector('#requests tbody button').focus()")
         await page.press("Enter")
         await page.until("document.querySelector('#details[open] .waterfall')")
-        await page.picture(picture("page-waterfall.png"), WIDE, 640, "light")
         await page.press("Escape")
         await page.until("!document.querySelector('#details[open]')")
         await narrow(page)
@@ -177,7 +174,7 @@ PUT = (
 )
 
 
-def test_a_recording_is_followed_and_replayed(picture: Callable[[str], Path]) -> None:
+def test_a_recording_is_followed_and_replayed() -> None:
     sights = Sights()
 
     async def use(page: Page, live: Live) -> None:
@@ -204,13 +201,10 @@ def test_a_recording_is_followed_and_replayed(picture: Callable[[str], Path]) ->
         await page.press("ArrowRight")
         await page.press("ArrowLeft")
         assert "step 88: " in await page.value(f"{at('cell')}.textContent")
-        await page.picture(picture("page-recording.png"), WIDE, TALL, "light")
         await page.value(f"{at('theme')}.click(); {at('theme')}.click()")
         assert await page.value("document.documentElement.dataset.theme") == "dark"
         assert await page.value("getComputedStyle(document.body).backgroundColor") == "rgb(13, 18, 23)"
-        await page.picture(picture("page-dark.png"), WIDE, TALL, "light")
         await narrow(page)
-        await page.picture(picture("page-phone.png"), 390, 844, "light")
 
     using(sights, use)
 

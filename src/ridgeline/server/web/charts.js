@@ -9,19 +9,21 @@ const STYLES = ["solid", "dot", "dash"]; // of a chart's first, second and third
 
 // Each: title, how its numbers read, and lines [name, of(event)]. axis: how ticks read. ceiling: beside the title.
 const SECONDS = {axis: {tickformat: "~s", ticksuffix: "s"}, say: value => ms(value == null ? null : 1000 * value)};
+const SHARE = {axis: {range: [0, 1.02], tickformat: ".0%"}};
 const seconds = (name, of) => [name, event => of(event) == null ? null : of(event) / 1000];
 const CHARTS = [
   {title: "Tokens a second", say: rate, lines: [["new", e => e.tokens_per_s], ["prompt", e => e.prompt_tokens_per_s]]},
   {title: "Batch", say: rate, lines: [["running", e => e.running], ["waiting", e => e.waiting], ["rows", e => e.mean_rows]]},
   {title: "KV blocks", say: rate, fill: "tozeroy", lines: [["in use", e => e.kv_blocks], ["all", e => e.num_blocks]]},
-  {title: "Bandwidth and waste", say: percent, axis: {range: [0, 1.02], tickformat: ".0%"},
-    ceiling: e => e.mbu_of ? `MBU: of ${e.mbu_of}` : "no ceiling known",
-    lines: [["MBU", e => e.mbu], ["prefix hits", e => e.prefix_hit_rate], ["padding", e => e.padding]]},
+  {title: "Bandwidth used", say: percent, ...SHARE, ceiling: e => e.mbu_of ? `of ${e.mbu_of}` : "no ceiling known",
+    lines: [["MBU", e => e.mbu]]},
+  {title: "Prefix cache and padding", say: percent, ...SHARE,
+    lines: [["prompt tokens found", e => e.prefix_hit_rate], ["padding", e => e.padding]]},
+  {title: "Preemptions", say: rate, lines: [["since the start", e => e.preemptions]]},
   {title: "First token after", ...SECONDS, lines: [seconds("p50", e => e.ttft_ms?.p50), seconds("p95", e => e.ttft_ms?.p95)]},
   {title: "Between tokens", ...SECONDS,
     lines: [seconds("p50", e => e.itl_ms?.p50), seconds("p95", e => e.itl_ms?.p95), seconds("step", e => e.step_ms)]},
   {title: "Whole answer after", ...SECONDS, lines: [seconds("p50", e => e.e2e_ms?.p50), seconds("p95", e => e.e2e_ms?.p95)]},
-  {title: "Preemptions", say: rate, lines: [["since the start", e => e.preemptions]]},
 ];
 
 let library = null; // the promise of it
@@ -93,7 +95,7 @@ export class Charts {
 function layout(chart, looks, range, width) {
   const axis = {gridcolor: looks.grid, linecolor: looks.line, zeroline: false, fixedrange: true, tickfont: {size: 11, color: looks.soft}};
   return {
-    margin: {l: 44, r: 8, t: 8, b: 24}, width, height: 176, showlegend: false, hovermode: "x unified", uirevision: "live",
+    margin: {l: 44, r: 8, t: 8, b: 24}, width, height: 156, showlegend: false, hovermode: "x unified", uirevision: "live",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: looks.ink, size: 12},
     hoverlabel: {bgcolor: looks.card, bordercolor: looks.line, font: {color: looks.ink}},
     xaxis: {...axis, range, nticks: 4, ticksuffix: " s"},

@@ -59,10 +59,12 @@ export class Pipeline {
     const {host, canvas, room, tape} = this, scale = devicePixelRatio || 1;
     const width = host.clientWidth, height = host.clientHeight;
     if (!width || !height) return;
+    const moved = canvas.clientWidth !== width;
     Object.assign(canvas, {width: Math.round(width * scale), height: Math.round(height * scale)});
     Object.assign(canvas.style, {width: `${width}px`, height: `${height}px`});
     room.style.width = `${tape ? gutter(width) + (tape.length + 1) * SIZE : 1}px`;
     room.style.height = `${tape ? HEAD + tape.lives.length * SIZE + 4 : 1}px`;
+    if (tape && moved) this.to(this.at); // the playhead stays in sight
     this.draw();
   }
 
