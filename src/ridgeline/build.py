@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.config import Config, parse_bytes
-from ridgeline.core.cost import resident_bytes
+from ridgeline.core.cost import Formats, StepBytes, resident_bytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
 from ridgeline.engine.engine import Engine, NullSink, Sink
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.engine.meter import Meter
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.menu import MENU
@@ -78,6 +79,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     clock = Stopwatch()
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose, missing_cuda_hint
+    from ridgeline.device.kept import memory_rate
     from ridgeline.runner.places import wrap_places
 
     clock.lap("import torch")
@@ -104,6 +106,8 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
     clock.lap("warm up")
+    streamed = step_bytes(order, device, attending)
+    rate = memory_rate(order.cache, device, streamed.turn)
     info = EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
@@ -118,9 +122,12 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         batching=order.config.batching.batching,
         notes=(*filter(None, [missing_cuda_hint(), attending.note]), *notes),
         start_ms=clock.laps_ms,
+        memory_bytes_per_s=rate[0] if rate else None,
+        memory_of=rate[1] if rate else None,
     )
     depth = order.config.batching.launches_in_flight
-    return Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, runner), info
+    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, runner, Meter(streamed))
+    return engine, info
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,19 @@ def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device,
         block_size=block_size,
         share_percent=device.kv_share_percent,
         kv_memory=None if kv_memory is None else parse_bytes(kv_memory),
+    )
+
+
+def step_bytes(order: EngineOrder, device: Device, attending: Attending) -> StepBytes:
+    """What this model's steps stream at least, stored as it is here."""
+    from ridgeline.device.base import BYTES_OF
+
+    scale_bits = chosen("kv_dtype", order.config.batching.kv_dtype).scale_bits
+    weight_bits = chosen("quantize", order.config.model.quantize).bits(device)
+    compute = str(device.compute).removeprefix("torch.")
+    kv_bits = 8 * attending.kv_dtype.itemsize
+    return StepBytes.of_model(
+        order.spec(), Formats(weight_bits, kv_bits, 8 * BYTES_OF[device.compute], compute, scale_bits)
     )
 
 

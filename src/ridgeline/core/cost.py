@@ -101,6 +101,33 @@ def step_costs(spec: ModelSpec, shape: StepShape, formats: Formats) -> tuple[OpC
     return tuple(ops)
 
 
+@dataclass(frozen=True, slots=True)
+class StepBytes:
+    """What the steps of a model stream at least, which is linear: weights once a turn, and the rest by count.
+
+    turn: weights, for each decode iteration. position: embeddings, and the new key and value. context: a cached key and
+    value, for each position that a row attends.
+    """
+
+    turn: int
+    position: int
+    context: int
+
+    @staticmethod
+    def of_model(spec: ModelSpec, formats: Formats) -> StepBytes:
+        def streamed(batch: int, context: int) -> int:
+            return total(step_costs(spec, StepShape.decode(batch, context), formats)).streamed_bytes
+
+        one = streamed(1, 1)
+        context = streamed(1, 2) - one
+        position = streamed(2, 1) - one - context
+        return StepBytes(one - position - context, position, context)
+
+    def of(self, turns: int, positions: int, contexts: int) -> int:
+        """positions: computed; contexts: attended, summed over rows and turns."""
+        return turns * self.turn + positions * self.position + contexts * self.context
+
+
 def resident_bytes(spec: ModelSpec, weight_bits: float) -> int:
     """What the weights occupy. More than a step reads: of the embedding and position tables only rows are read, but a
     head that is the embedding table is read whole, once."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ridgeline.core.types import End, Events, NewRequest, Output, Plan, StepRecord, Timings
 from ridgeline.engine.messages import Counters
+from ridgeline.engine.meter import Meter
 from ridgeline.engine.profiling import NoProfiler, Profiler
 from ridgeline.scheduler.scheduler import Scheduler
 
@@ -66,7 +67,8 @@ class NullSink:
 
 
 class Engine:
-    """profiler: what the loop asks when somebody wants a trace. upkeep: what is done between steps."""
+    """profiler: what the loop asks when somebody wants a trace. upkeep: what is done between steps. meter: adds
+    up what they take."""
 
     def __init__(
         self,
@@ -77,9 +79,11 @@ class Engine:
         depth: int = 1,
         profiler: Profiler | None = None,
         upkeep: Upkeep | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.scheduler, self.runner, self.clock, self.sink, self.depth = scheduler, runner, clock, sink, depth
         self.profiler, self.upkeep = profiler or NoProfiler(), upkeep or NoUpkeep()
+        self.meter = meter or Meter()
         self._flying: deque[tuple[Plan, int, Any]] = deque()
 
     def submit(self, request: NewRequest) -> End | None:
@@ -102,6 +106,7 @@ class Engine:
         output = self.runner.collect(launched)
         now = self.clock()
         events = self.scheduler.commit(output, now, launched_ns)
+        self.meter.step(plan, output, launched_ns, now)
         self.sink.step(self._record(plan, output, launched_ns, now))
         self._tell()
         return events
@@ -132,6 +137,8 @@ class Engine:
             padding=s.padding,
             prefix_queried=s.prefix_queried,
             prefix_hit=s.prefix_hit,
+            device_ns=self.meter.device_ns,
+            moved_bytes=self.meter.moved_bytes,
         )
 
     def timings(self, keys: Iterable[int]) -> dict[int, Timings]:

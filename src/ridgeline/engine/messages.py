@@ -134,7 +134,10 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What the engine turned out to be: facts for /v1/models, the start log and clients' arithmetic."""
+    """What the engine turned out to be: facts for /v1/models, the start log and clients' arithmetic.
+
+    memory_bytes_per_s: that its steps can read at most, memory_of: in words, and whose they are; None: nobody knows.
+    """
 
     model: str
     dtype: str
@@ -149,6 +152,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     batching: str
     notes: tuple[str, ...]
     start_ms: dict[str, float]
+    memory_bytes_per_s: float | None = None
+    memory_of: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):
@@ -173,7 +178,8 @@ class Counters(msgspec.Struct, frozen=True, array_like=True):
     """The scheduler after a step. running, waiting, kv_blocks: now; the rest: since the engine started.
 
     positions, padding: token positions that the device processed, and how many of them were of no use. prefix_queried,
-    prefix_hit: prompt tokens looked up in the prefix cache, and found there.
+    prefix_hit: prompt tokens looked up in the prefix cache, and found there. device_ns: steps' durations; moved_bytes:
+    what they had to stream at least.
     """
 
     running: int = 0
@@ -186,6 +192,8 @@ class Counters(msgspec.Struct, frozen=True, array_like=True):
     padding: int = 0
     prefix_queried: int = 0
     prefix_hit: int = 0
+    device_ns: int = 0
+    moved_bytes: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):

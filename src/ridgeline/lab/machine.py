@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ridgeline.core.ceilings import Ceilings, from_json, to_json
+from ridgeline.core.ceilings import Ceilings, to_json
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.records import provenance, write_run
+from ridgeline.device.kept import ceilings_path, read_ceilings
 
 if TYPE_CHECKING:
     from ridgeline.device.base import Device
 
-FOLDER = "ceilings"
-_MAX_BYTES = 1 << 20
+__all__ = ["Progress", "ceilings_of", "ceilings_path", "read_ceilings"]
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is measured now, measurements done, all of them)."""
-
-
-def ceilings_path(cache: Path, device: Device) -> Path:
-    """A file for each device, number of threads and version of torch: each changes what can be reached."""
-    about = provenance()
-    facts = f"{device.name} {about['cpu']} {about['cores']} {about['libraries'].get('torch')}"
-    return cache / FOLDER / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"
 
 
 def ceilings_of(device: Device, cache: Path, progress: Progress, *, fresh: bool = False) -> Ceilings:
@@ -44,16 +36,3 @@ def ceilings_of(device: Device, cache: Path, progress: Progress, *, fresh: bool 
     except OSError as error:
         raise ConfigError(f"{path}: the ceilings cannot be kept ({error.strerror or error})") from error
     return found
-
-
-def read_ceilings(path: Path) -> Ceilings:
-    """Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES)
-        document = json.loads(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a file of ceilings ({error}); run `ridgeline calibrate` again") from error
-    return from_json(str(path), document)

@@ -102,7 +102,10 @@ class Live:
         seconds, counters = now.at_s - before.at_s, now.counters
         steps, positions = now.since(before, "steps"), now.since(before, "positions")
         queried = now.since(long_before, "prefix_queried")
-        state = self._front.state
+        state, device_ns = self._front.state, now.since(before, "device_ns")
+        info = state.service.info if isinstance(state, Ready) else None
+        ceiling = info.memory_bytes_per_s if info else None
+        moved_per_s = now.since(before, "moved_bytes") / device_ns * 1e9 if device_ns else None
         return {
             "at_s": time.time(),
             "tokens_per_s": (now.tally.tokens - before.tally.tokens) / seconds,
@@ -112,12 +115,12 @@ class Live:
             "running": counters.running,
             "waiting": counters.waiting,
             "kv_blocks": counters.kv_blocks,
-            "num_blocks": state.service.info.num_blocks if isinstance(state, Ready) else 0,
+            "num_blocks": info.num_blocks if info else 0,
             "prefix_hit_rate": now.since(long_before, "prefix_hit") / queried if queried else None,
             "padding": now.since(before, "padding") / positions if positions else 0.0,
             "preemptions": counters.preemptions,
-            "step_ms": None,
-            "mbu": None,
-            "mbu_of": None,
+            "step_ms": device_ns / steps / 1e6 if steps else None,
+            "mbu": moved_per_s / ceiling if moved_per_s is not None and ceiling else None,
+            "mbu_of": info.memory_of if info else None,
             **self._books.recent.json(),
         }

@@ -86,10 +86,10 @@ class _Step:
 
 
 def _steps(recording: Recording, rows: np.ndarray) -> Iterator[_Step]:
-    """A step begins, for whoever looks at all of them, when the one before was committed."""
+    """A step begins, for whoever looks at all of them, when the one before was committed; the first at any time."""
     steps = recording.steps
     for row, step in zip(rows, recording.step_of[rows], strict=True):
-        begin = steps.collected_ns[step - 1] if step else steps.launched_ns[0]
+        begin = steps.collected_ns[step - 1] if step else 0
         yield _Step(int(begin), int(steps.collected_ns[step]), PHASES[recording.rows.phase[row]])
 
 
@@ -104,9 +104,9 @@ def _walk(turns: list[tuple[int, int]], steps: list[_Step], timings: Timings) ->
             yield Span("others", at_ns, begin_ns)
             yield Span(event.phase, begin_ns, when_ns)
         else:
-            yield Span("others" if seated else waiting, at_ns, when_ns)
-            seated = event == ADMITTED
             waiting = "preempted" if event == PREEMPTED else waiting
+            yield Span("others" if seated and event != PREEMPTED else waiting, at_ns, when_ns)
+            seated = event == ADMITTED
         at_ns = when_ns
     yield Span("others" if seated else waiting, at_ns, timings.finished_ns)
 
