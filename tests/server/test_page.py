@@ -250,7 +250,7 @@ def test_a_long_recording_is_drawn_only_where_it_is_seen() -> None:
             document.body.append(host);
             const diagram = new Pipeline(host, () => {});
             return import('/assets/tape.js').then(async ({Tape}) => {
-                diagram.show(new Tape(JSON.parse(await document.getElementById('file').files[0].text())), 3999);
+                diagram.show(new Tape(JSON.parse(await document.getElementById('file').files[0].text())), 2000);
                 diagram.draw();
                 host.remove();
                 return diagram.drawn;

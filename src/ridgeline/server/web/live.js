@@ -118,7 +118,8 @@ export function leave() {
 
 export function open() {
   document.addEventListener("visibilitychange", look);
-  document.addEventListener("doorchange", () => { if (wanted && stream) { leave(); enter(); } });
+  // A stream that was refused is asked for again with the key that came.
+  document.addEventListener("doorchange", () => { if (wanted && at("live-state").dataset.state === "closed") { leave(); enter(); } });
   at("span").addEventListener("change", () => charts.span(Number(at("span").value)));
   at("requests").tBodies[0].addEventListener("click", event => {
     const row = event.target.closest("tr");

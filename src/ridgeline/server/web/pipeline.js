@@ -1,5 +1,6 @@
 // Pipeline: a tape as a diagram: requests down, steps across, tokens a step and bubbles of padding above.
-// Only what can be seen is drawn, so a long tape costs no more than a short one. Knows cells; knows no server.
+// Only what can be seen is drawn, so a long tape costs no more than a short one, and only requests that have a cell in
+// the columns in sight have a row, so nobody looks for them. Knows cells; knows no server.
 
 import {element} from "./dom.js";
 import {CELLS, cell as draw, paints, stall} from "./palette.js";
@@ -10,9 +11,10 @@ const MOST_ROWS = 64, MOST_COLUMNS = 300; // drawn at once, whatever the window
 const gutter = width => width < 520 ? 64 : 132;
 
 export class Pipeline {
-  // at: the playhead, the newest column shown. chosen: {life, column}, or null. onChoose: called with the cell there.
+  // at: the playhead, the newest column shown. rows: the requests in sight. chosen: {life, column}, or null.
+  // onChoose: called with the cell there.
   constructor(host, onChoose) {
-    Object.assign(this, {host, onChoose, tape: null, at: 0, chosen: null, paint: paints(), drawn: {rows: 0, columns: 0}});
+    Object.assign(this, {host, onChoose, tape: null, at: 0, rows: [], chosen: null, paint: paints(), drawn: {rows: 0, columns: 0}});
     this.canvas = element("canvas", {"aria-hidden": "true"});
     this.room = element("div", {class: "room"});
     host.append(this.room, this.canvas);
@@ -38,17 +40,7 @@ export class Pipeline {
     const {host} = this, across = gutter(host.clientWidth) + (at + 1) * SIZE - host.clientWidth + SIZE;
     const left = at * SIZE;
     if (across > host.scrollLeft || left < host.scrollLeft) host.scrollLeft = Math.max(0, across);
-    this._downTo(at);
     this.later();
-  }
-
-  _downTo(at) {
-    // The requests that the step was for, where they are out of sight.
-    const rows = this.tape.lives.map((life, row) => life.rows.has(at) ? row : -1).filter(row => row >= 0);
-    if (!rows.length) return;
-    const {host} = this, top = rows[0] * SIZE, bottom = HEAD + (rows.at(-1) + 1) * SIZE - host.clientHeight;
-    if (bottom > host.scrollTop) host.scrollTop = Math.min(bottom, top);
-    else if (top < host.scrollTop) host.scrollTop = Math.max(0, top);
   }
 
   later() {
@@ -63,16 +55,18 @@ export class Pipeline {
     Object.assign(canvas, {width: Math.round(width * scale), height: Math.round(height * scale)});
     Object.assign(canvas.style, {width: `${width}px`, height: `${height}px`});
     room.style.width = `${tape ? gutter(width) + (tape.length + 1) * SIZE : 1}px`;
-    room.style.height = `${tape ? HEAD + tape.lives.length * SIZE + 4 : 1}px`;
     if (tape && moved) this.to(this.at); // the playhead stays in sight
     this.draw();
   }
 
   _seen() {
-    const {host, tape} = this, from = Math.floor(host.scrollLeft / SIZE), top = Math.floor(host.scrollTop / SIZE);
+    const {host, tape, at, room} = this, from = Math.floor(host.scrollLeft / SIZE);
     const columns = Math.min(MOST_COLUMNS, Math.ceil((host.clientWidth - gutter(host.clientWidth)) / SIZE) + 1);
-    const rows = Math.min(MOST_ROWS, Math.ceil((host.clientHeight - HEAD) / SIZE) + 1);
-    return {from, to: Math.min(tape.length, from + columns), top, bottom: Math.min(tape.lives.length, top + rows)};
+    const to = Math.min(tape.length, from + columns), end = Math.min(to - 1, at);
+    this.rows = tape.lives.filter(life => life.first <= end && life.last >= from);
+    room.style.height = `${HEAD + this.rows.length * SIZE + 4}px`;
+    const top = Math.floor(host.scrollTop / SIZE), rows = Math.min(MOST_ROWS, Math.ceil((host.clientHeight - HEAD) / SIZE) + 1);
+    return {from, to, top, bottom: Math.min(this.rows.length, top + rows)};
   }
 
   draw() {
@@ -105,7 +99,7 @@ export class Pipeline {
       if (tape.steps.serial[column] % 10 === 0) context.fillRect(x(column), HEAD, 1, this.host.clientHeight);
     }
     for (let row = seen.top; row < seen.bottom; row += 1) {
-      const life = tape.lives[row], end = Math.min(seen.to - 1, life.last, this.at);
+      const life = this.rows[row], end = Math.min(seen.to - 1, life.last, this.at);
       for (let column = Math.max(seen.from, life.first); column <= end; column += 1) {
         const here = tape.cell(life, column);
         if (here) draw(context, x(column), y(row), SIZE, here.state === "stalled" ? stall(here.stall) : CELLS[here.state], paint, here.state === "retired" ? here.phase : null);
@@ -113,8 +107,8 @@ export class Pipeline {
     }
     context.fillStyle = paint.accent;
     if (tape.length) context.fillRect(x(this.at + 1) - .5, HEAD, 1.5, this.host.clientHeight);
-    if (!this.chosen) return;
-    const row = tape.lives.indexOf(this.chosen.life);
+    const row = this.chosen ? this.rows.indexOf(this.chosen.life) : -1;
+    if (row < 0) return;
     context.strokeStyle = paint.ink;
     context.lineWidth = 2;
     context.strokeRect(x(this.chosen.column) + 1, y(row) + 1, SIZE - 2, SIZE - 2);
@@ -154,12 +148,12 @@ export class Pipeline {
   }
 
   _names(context, seen, y) {
-    const {tape, paint} = this, narrow = this.host.clientWidth < 520;
+    const {rows, paint} = this, narrow = this.host.clientWidth < 520;
     context.font = "12px ui-monospace, Menlo, Consolas, monospace";
     context.textAlign = "left";
     context.textBaseline = "middle";
     for (let row = seen.top; row < seen.bottom; row += 1) {
-      const life = tape.lives[row];
+      const life = rows[row];
       context.fillStyle = this.chosen?.life === life ? paint.ink : paint.soft;
       context.fillText(short(life.name, narrow ? 6 : 15), 8, y(row) + SIZE / 2);
     }
@@ -191,9 +185,8 @@ export class Pipeline {
   }
 
   _choose(row, column) {
-    const {tape} = this;
-    if (row < 0 || row >= tape.lives.length || column < 0 || column > this.at) return;
-    const life = tape.lives[row];
+    const {tape} = this, life = this.rows[row];
+    if (!life || column < 0 || column > this.at) return;
     if (this.chosen?.life === life && this.chosen.column === column) return;
     this.chosen = {life, column};
     this.onChoose(life, column, tape.cell(life, column));
@@ -204,18 +197,18 @@ export class Pipeline {
     const step = {ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0]}[event.key];
     if (!step || !this.tape) return;
     event.preventDefault();
-    const {chosen, tape, at} = this;
-    const row = chosen ? tape.lives.indexOf(chosen.life) + step[0] : Math.max(0, tape.lives.findIndex(life => life.rows.has(at)));
-    const column = chosen ? Math.min(at, chosen.column + step[1]) : at;
-    if (!tape.lives[row] || column < 0) return;
-    this._choose(row, column);
-    this._reveal(row, column);
+    const {chosen, rows, at} = this, here = chosen ? rows.indexOf(chosen.life) : -1;
+    if (here < 0) this._choose(Math.max(0, rows.findIndex(life => life.rows.has(at))), at);
+    else this._choose(here + step[0], Math.min(at, chosen.column + step[1]));
+    if (this.chosen) this._reveal(this.chosen);
   }
 
-  _reveal(row, column) {
-    const {host} = this, across = column * SIZE, down = row * SIZE;
+  _reveal({life, column}) {
+    const {host} = this, across = column * SIZE;
     const wide = host.clientWidth - gutter(host.clientWidth) - SIZE, high = host.clientHeight - HEAD - SIZE;
     if (across < host.scrollLeft) host.scrollLeft = across; else if (across > host.scrollLeft + wide) host.scrollLeft = across - wide;
+    this.draw();
+    const down = this.rows.indexOf(life) * SIZE;
     if (down < host.scrollTop) host.scrollTop = down; else if (down > host.scrollTop + high) host.scrollTop = down - high;
   }
 }
