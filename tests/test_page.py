@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium() is None, reason="n
 WIDE, TALL = 1240, 900
 # Forty-eight blocks of 128 KiB for eight seats: too few, so that somebody is preempted.
 SCARCE = ("--model", "demo", "--max-num-seqs", "8", "--max-num-batched-tokens", "64", "--max-model-len", "512")
-# A browser opens six connections, of which one is the live stream's: several generations each, to take all seats.
-LOAD = """(() => { for (let i = 0; i < 6; i += 1) fetch('/v1/completions', {method: 'POST',
+# A browser opens six connections, of which one is the live stream's: two generations each, to take all seats.
+LOAD = """(() => { for (let i = 0; i < 12; i += 1) fetch('/v1/completions', {method: 'POST',
     headers: {'Content-Type': 'application/json'}, body: JSON.stringify(
-        {prompt: 'The little dog ran '.repeat(3 + i * 3), max_tokens: 60 + 23 * i, seed: i, n: 3, temperature: 1})});
+        {prompt: 'The little dog ran '.repeat(3 + i * 2), max_tokens: 30 + 13 * i, seed: i, n: 2, temperature: 1})});
 })()"""
 
 
@@ -67,7 +67,7 @@ async def _watch(page: Page, picture: Callable[[str], Path]) -> None:
     await page.until(f"{at('live-state')}.dataset.state === 'open'")
     await page.value(LOAD)
     done = "[...document.querySelectorAll('#requests tbody tr')].filter(row => row.cells[1].textContent === 'done')"
-    for most in (2, 3, 4, 5, 6, 7):  # the answer before, and six more
+    for most in range(2, 14):  # the answer before, and twelve more
         await page.until(f"{done}.length >= {most}")
     assert await page.value("Math.max(...document.querySelector('.plot').data[0].y)") > 0
     await page.picture(picture("page-live.png"), WIDE, TALL, "light")
