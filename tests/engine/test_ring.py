@@ -32,7 +32,7 @@ def record(serial: int, rows: int) -> StepRecord:
 def verify(found: tuple[Steps, Rows, Lives], last: int | None = None) -> list[int]:
     """Serials, one after another, with exactly the rows that were written."""
     steps, rows, lives = found
-    serials = steps.serial.tolist()
+    serials: list[int] = steps.serial.tolist()
     assert serials == list(range(serials[0], serials[0] + len(serials))) if serials else True
     assert last is None or not serials or serials[-1] == last
     at = 0

@@ -25,6 +25,7 @@ from ridgeline.cli import (
     generating,
     measuring,
     offline,
+    piping,
     profiling,
     roofing,
     serving,
@@ -53,6 +54,7 @@ app.command()(weighing.tradeoffs)
 app.command()(calibrating.calibrate)
 app.command()(doctoring.doctor)
 app.command()(profiling.profile)
+app.command()(piping.pipeline)
 app.command()(roofing.roofline)
 app.command()(timing.micro)
 app.command()(accounting.ledger)

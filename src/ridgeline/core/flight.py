@@ -168,7 +168,12 @@ class Recording:
         )
 
     def newest(self, steps: int) -> Recording:
-        return self.between(max(0, len(self.steps) - steps), len(self.steps))
+        first = len(self.steps) - steps
+        return self.between(first, len(self.steps)) if first > 0 else self
+
+    def stalls(self) -> list[str]:
+        """[steps] in words."""
+        return [STALLS[code] for code in self.steps.stall.tolist()]
 
     def named(self, names: Mapping[int, str]) -> Recording:
         """With those of the names that are of somebody in it."""

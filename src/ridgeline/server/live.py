@@ -56,10 +56,13 @@ class Live:
         self._sampler: asyncio.Task[None] | None = None
         self.listeners = 0
 
-    async def listen(self, sees: Sees) -> AsyncGenerator[Json, None]:
-        """Samples until the server drains. sees: which requests the listener may. Raises Overloaded."""
+    def check(self) -> None:
+        """Raises Overloaded if nobody more may listen now."""
         if self.listeners >= LISTENERS:
             raise Overloaded(f"{self.listeners} watch already, as many as this server takes", "requests", "live", 5)
+
+    async def listen(self, sees: Sees) -> AsyncGenerator[Json, None]:
+        """Samples until the server drains. sees: which requests the listener may."""
         self.listeners += 1
         try:
             while (sample := await self._sample()) is not None:

@@ -91,12 +91,13 @@ class Record:
         """The last byte is handed over, or nobody takes it."""
         self.ended_ns = at_ns
         for run in self.runs:
-            run.course.close()
+            run.course.close(at_ns)
 
     def ledger(self, course: Course, running: Timings | None = None) -> Ledger:
         """Of one of its generations, as far as it is. running: what the engine says so far of one that is not over."""
-        course.settle()
-        return ledger(self.arrived_ns, self.parsed_ns, course, self._until_ns, running)
+        until_ns = self._until_ns
+        course.settle(until_ns)
+        return ledger(self.arrived_ns, self.parsed_ns, course, until_ns, running)
 
     @property
     def _until_ns(self) -> int:

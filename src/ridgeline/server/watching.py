@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ridgeline.core.errors import BadRequest, EngineDied, NotFound, Stopping
+from ridgeline.core.errors import BadRequest, EngineDied, NotFound
 from ridgeline.core.types import Timings
 from ridgeline.engine.client import EngineClient
 from ridgeline.server.answers import encode_json
@@ -99,6 +99,7 @@ class Pulse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._front.service()
+        self._live.check()
         work = asyncio.create_task(self._tell(scope, Writer(send, _UNKEPT)))
         left = asyncio.create_task(gone(receive))
         try:
@@ -111,9 +112,8 @@ class Pulse:
             await finished(left)
 
     async def _tell(self, scope: Scope, writer: Writer) -> None:
+        await writer.event(b"")  # the head: the client need not wait for the first sample to know that it was let in
         async with contextlib.aclosing(self._live.listen(visit_of(scope).sees)) as samples:
             async for sample in samples:
                 await writer.event(b"data: " + encode_json(sample) + b"\n\n")
-        if not writer.started:
-            raise Stopping("the server is stopping")
         await writer.end()
