@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ridgeline.core.flightfile import read_recording
+from ridgeline.lab.pipeline.cells import KINDS, Pipeline
 from ridgeline.server.manners import Manners
 from ridgeline.server.saved import saved_page
+from tests.lab.test_pipeline import RECORDING
 from tests.server.browser import Page, browsing, chromium
 from tests.server.live import TEXT, Live, Stage, serving
 from tests.server.sights import Sights, event, recording
@@ -209,34 +212,23 @@ def test_a_recording_is_followed_and_replayed() -> None:
     using(sights, use)
 
 
-def test_cells_say_what_happened() -> None:
-    """By hand: two requests, of which one waits for a window, loses its blocks, computes again, and ends."""
-    tape = recording(6)
-    columns = {name: [0] * 6 for name in tape["steps"]}
-    tape["steps"] = columns | {
-        "serial": list(range(10, 16)), "rows": [1, 1, 2, 1, 2, 1], "positions": [4] * 6, "padding": [1] * 6,
-        "tokens": [0, 1, 2, 1, 1, 1], "stall": [1, 4, 0, 3, 0, 0],
-    }  # fmt: skip
-    tape["rows"] = {
-        "key": [1, 1, 1, 2, 1, 1, 2, 2], "start": [0, 3, 4, 0, 5, 6, 0, 4], "count": [3, 1, 1, 4, 1, 1, 4, 1],
-        "made": [0, 1, 1, 1, 1, 0, 1, 1], "phase": [0, 1, 1, 0, 1, 1, 2, 1],
-    }  # fmt: skip
-    tape["lives"] = {
-        "key": [1, 1, 2, 2, 2, 2, 1, 2], "at_us": [0] * 8,
-        "serial": [9, 9, 9, 10, 12, 13, 14, 15], "what": [0, 1, 0, 1, 3, 1, 4, 4],
-    }  # fmt: skip
-    told = f"""import('/assets/tape.js').then(({{Tape}}) => {{
-        const tape = new Tape({json.dumps(tape)});
-        return tape.lives.map(life => [...Array(6).keys()].map(column => {{
+def test_cells_are_those_of_the_command_that_draws_a_recording(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(recording(120, seed=5)), "utf-8")
+    run = read_recording(tmp_path / "run.json")
+    told = """import('/assets/tape.js').then(({Tape}) => {
+        const tape = new Tape(%s);
+        return tape.lives.map(life => [life.key, [...Array(tape.length).keys()].map(column => {
             const here = tape.cell(life, column);
-            return here && (here.state === 'stalled' ? 'stalled: ' + here.stall : here.state);
-        }}));
-    }})"""
+            return here ? (here.state === 'window' ? 'queued' : here.state) : 'none';
+        })]);
+    })"""
 
     async def use(page: Page, live: Live) -> None:
-        first, second = await page.value(told)
-        assert first == ["prefill", "decode", "decode", "decode", "retired", None]
-        assert second == ["window", "stalled: budget", "prefill", "preempted", "recomputed", "retired"]
+        for drawn in (RECORDING, RECORDING.between(2, 5), run, run.between(37, 93)):
+            shown = await page.value(told % drawn.encoded().decode())
+            pipeline = Pipeline.of(drawn)
+            names = [[KINDS[cell].name for cell in cells] for cells in pipeline.cells.tolist()]
+            assert dict(shown) == dict(zip(pipeline.keys, names, strict=True))
 
     using(Sights(), use)
 

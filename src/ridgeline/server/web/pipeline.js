@@ -102,7 +102,7 @@ export class Pipeline {
       const life = this.rows[row], end = Math.min(seen.to - 1, life.last, this.at);
       for (let column = Math.max(seen.from, life.first); column <= end; column += 1) {
         const here = tape.cell(life, column);
-        if (here) draw(context, x(column), y(row), SIZE, here.state === "stalled" ? stall(here.stall) : CELLS[here.state], paint, here.state === "retired" ? here.phase : null);
+        if (here) draw(context, x(column), y(row), SIZE, here.state === "stalled" ? stall(here.stall) : CELLS[here.state], paint, here.state === "retired" ? here.phase ?? "queued" : null);
       }
     }
     context.fillStyle = paint.accent;

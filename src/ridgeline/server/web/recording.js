@@ -60,7 +60,7 @@ function told(life, column, here) {
   const {tape} = player, step = `${life.name}, step ${tape.steps.serial[column]}`;
   const why = here?.stall ? ` – ${STALLS[here.stall] ?? here.stall}` : "";
   const row = here?.count === undefined ? "" : `, positions ${here.start} to ${here.start + here.count - 1}, ${plural(here.made, "token")} made`;
-  const what = !here ? "not there" : here.state === "retired" ? `${here.phase}, its last step` : here.state;
+  const what = !here ? "not there" : here.state === "retired" ? (here.phase ? `${here.phase}, its last step` : "ended without a part in it") : here.state;
   at("cell").textContent = `${step}: ${what}${row}${why}`;
 }
 

@@ -21,32 +21,30 @@ function check(data) {
 }
 
 class Life {
-  // One request. rows: column -> its row in the recording. turns: [[from this column on, state]], in order.
+  // One request. rows: column -> its row in the recording. turns: [[when, what]] as they were written, then
+  // states: [[from this column on, state]]. It has cells from first to last; ended: the column of its last step, or null.
   constructor(key, name) {
-    Object.assign(this, {key, name, rows: new Map(), turns: [], first: Infinity, last: -1, ended: null});
-  }
-
-  span(column) {
-    this.first = Math.min(this.first, column);
-    this.last = Math.max(this.last, column);
+    Object.assign(this, {key, name, rows: new Map(), turns: [], states: [], first: 0, last: -1, ended: null});
   }
 
   state(column) {
     let state = null;
-    for (const [from, next] of this.turns) { if (from > column) break; state = next; }
+    for (const [from, next] of this.states) { if (from > column) break; state = next; }
     return state;
   }
 }
 
-const STATES = {arrived: "waiting", admitted: "seated", first_token: null, preempted: "preempted", ended: "over"};
+// What a turn makes of who has no row in a step.
+const STATES = {admitted: "stalled", preempted: "preempted"};
 
 export class Tape {
+  // Cells follow the rules of lab/pipeline/cells.py, which a test holds them to.
   constructor(data) {
     check(data);
-    Object.assign(this, {data, steps: data.steps, length: data.steps.serial.length});
-    this._lives = new Map();
+    Object.assign(this, {data, steps: data.steps, length: data.steps.serial.length, _lives: new Map()});
     this._read();
-    this.lives = [...this._lives.values()].filter(life => life.first < this.length)
+    for (const life of this._lives.values()) this._close(life);
+    this.lives = [...this._lives.values()].filter(life => life.first <= life.last)
       .sort((a, b) => a.first - b.first || a.key - b.key);
     this.mostTokens = this.steps.tokens.reduce((most, tokens) => Math.max(most, tokens), 1);
   }
@@ -56,13 +54,13 @@ export class Tape {
     if (column < life.first || column > life.last) return null;
     const {data, steps} = this, row = life.rows.get(column), stall = data.stalls[steps.stall[column]];
     if (row !== undefined) {
-      const phase = data.phases[data.rows.phase[row]];
-      return {state: column === life.ended ? "retired" : phase, phase, start: data.rows.start[row], count: data.rows.count[row], made: data.rows.made[row]};
+      const phase = data.phases[data.rows.phase[row]], state = column === life.ended ? "retired" : phase;
+      return {state, phase, start: data.rows.start[row], count: data.rows.count[row], made: data.rows.made[row]};
     }
+    if (column === life.ended) return {state: "retired", phase: null};
     const state = life.state(column);
-    if (state === "waiting") return stall === "window" ? {state: "window", stall} : {state: "queued", stall};
-    if (state === "preempted") return {state, stall};
-    return {state: "stalled", stall};
+    if (state === "queued" && stall === "window") return {state: "window", stall};
+    return {state, stall};
   }
 
   ipc(column) { return this.steps.tokens[column]; }
@@ -79,44 +77,39 @@ export class Tape {
     return this._lives.get(key);
   }
 
-  _close(life) {
-    // Who has not ended goes on to the right edge. The end is noted a step or two after the last row where launches
-    // overlap; only who ended without a step, because it was aborted, has cells after its last row.
-    if (life.ended === null) life.last = Math.max(life.last, this.length - 1);
-    else if (life.rows.size && life.ended - Math.max(...life.rows.keys()) <= 2) life.ended = life.last = Math.max(...life.rows.keys());
-    else life.last = Math.max(life.last, life.ended);
-  }
-
   _read() {
     const {rows, lives, whats} = this.data;
     let at = 0;
     this.steps.rows.forEach((count, column) => {
-      for (const until = at + count; at < until; at += 1) {
-        const life = this._life(rows.key[at]);
-        life.rows.set(column, at);
-        life.span(column);
-      }
+      for (const until = at + count; at < until; at += 1) this._life(rows.key[at]).rows.set(column, at);
     });
-    lives.key.forEach((key, i) => {
-      const state = STATES[whats[lives.what[i]]], life = this._life(key);
-      if (state === "over") life.ended = this._after(lives.serial[i]) - 1; else if (state) this._turn(life, lives.serial[i], state);
-    });
-    for (const life of this._lives.values()) this._close(life);
+    lives.key.forEach((key, i) => this._life(key).turns.push([lives.at_us[i], whats[lives.what[i]]]));
   }
 
-  _turn(life, serial, state) {
-    // What happened while a step was the newest is true from the next one on.
-    const column = this._after(serial);
-    life.turns.push([column, state]);
-    life.span(column);
+  _close(life) {
+    const [begun_us, begun] = life.turns[0] ?? [], known = begun !== undefined, columns = [...life.rows.keys()];
+    const over = life.turns.findLast(([, what]) => what === "ended");
+    life.first = begun === "arrived" ? this._after(begun_us) : known ? 0 : columns[0];
+    life.last = known ? this.length - 1 : columns.at(-1);
+    // What was before the first thing that is known of it.
+    life.states.push([0, begun === "arrived" || begun === "admitted" ? "queued" : "stalled"]);
+    for (const [at_us, what] of life.turns) {
+      if (STATES[what]) life.states.push([this._after(at_us), STATES[what]]);
+    }
+    if (!over) return;
+    // What was launched for one who is over is dropped.
+    for (const column of columns) if (this.steps.collected_us[column] > over[0]) life.rows.delete(column);
+    const column = this._after(over[0]);
+    if (column < this.length) life.ended = life.last = column;
   }
 
-  _after(serial) {
-    // The first column with a later serial.
+  _after(at_us) {
+    // The first column whose step was collected then or later.
+    const {collected_us} = this.steps;
     let low = 0, high = this.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.steps.serial[middle] <= serial) low = middle + 1; else high = middle;
+      if (collected_us[middle] < at_us) low = middle + 1; else high = middle;
     }
     return low;
   }
