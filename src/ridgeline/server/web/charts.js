@@ -15,7 +15,7 @@ const CHARTS = [
   {title: "Tokens a second", say: rate, lines: [["new", e => e.tokens_per_s], ["prompt", e => e.prompt_tokens_per_s]]},
   {title: "Batch", say: rate, lines: [["running", e => e.running], ["waiting", e => e.waiting], ["rows", e => e.mean_rows]]},
   {title: "KV blocks", say: rate, fill: "tozeroy", lines: [["in use", e => e.kv_blocks], ["all", e => e.num_blocks]]},
-  {title: "Bandwidth used", say: percent, ...SHARE, ceiling: e => e.mbu_of ? `of ${e.mbu_of}` : "no ceiling known",
+  {title: "Bandwidth used", say: percent, ...SHARE, ceiling: e => e.mbu_of ? `of ${e.mbu_of}` : "no ceiling known; ridgeline calibrate measures it",
     lines: [["MBU", e => e.mbu]]},
   {title: "Prefix cache and padding", say: percent, ...SHARE,
     lines: [["prompt tokens found", e => e.prefix_hit_rate], ["padding", e => e.padding]]},

@@ -39,7 +39,7 @@ export class Pipeline {
     this.at = at;
     const {host} = this, across = gutter(host.clientWidth) + (at + 1) * SIZE - host.clientWidth + SIZE;
     const left = at * SIZE;
-    if (across > host.scrollLeft || left < host.scrollLeft) host.scrollLeft = Math.max(0, across);
+    if (across > host.scrollLeft || left < host.scrollLeft) host.scrollLeft = Math.max(0, Math.ceil(across / SIZE) * SIZE);
     this.later();
   }
 
