@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ridgeline.engine.supervisor import Restarts
 from ridgeline.server.ledger import PARTS
 from ridgeline.server.manners import Manners
 from tests.server.live import SLOTS, Live, Reciter, Stage, serving
@@ -256,3 +257,22 @@ def test_timings_of_an_answer_have_the_parts_so_far() -> None:
             )
             assert engine == pytest.approx(timings["total_ms"], abs=1e-6)
             assert timings["device_ms"] == generation["device_ms"] > 0
+
+
+def test_an_engine_that_dies_takes_its_parts_along() -> None:
+    stage = Stage()
+    with serving(stage, manners=Manners(), restarts=Restarts(3, first_delay_s=0.0)) as live:
+        first = stage.client
+        stage.ready.clear()
+        stage.runner.fail = True
+        body = json.dumps({"prompt": "abc", "max_tokens": 20}).encode()
+        assert live.fetch("/v1/completions", "POST", body, x_request_id="lost").status == 503
+        stage.runner.fail = False
+        assert stage.ready.wait(20)
+        assert stage.client is not first
+        assert live.fetch("/v1/completions", "POST", body, x_request_id="next").status == 200
+        (lost,), (following,) = (told(live, name)["generations"] for name in ("lost", "next"))
+    assert lost["key"] == following["key"], "keys begin anew with an engine"
+    assert tuple(parts(lost)) == ("received", "tokenised")
+    assert [span["name"] for span in lost["spans"]] == ["received", "tokenised"], "the other's steps are not its own"
+    check_sums(following)

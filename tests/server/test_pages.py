@@ -45,6 +45,9 @@ def test_every_status_is_documented(document: dict[str, Any]) -> None:
     assert set(paths["/v1/completions"]["post"]["responses"]) == set(completions)
     assert set(paths["/ready"]["get"]["responses"]) == {"200", "401", "500", "503"}
     assert set(paths["/v1/models/{id}"]["get"]["responses"]) == {"200", "401", "404", "500", "503"}
+    assert set(paths["/v1/requests/{id}"]["get"]["responses"]) == {"200", "401", "403", "404", "500"}
+    assert set(paths["/v1/recording"]["get"]["responses"]) == {"200", "400", "401", "403", "404", "500", "503"}
+    assert set(paths["/v1/live"]["get"]["responses"]) == {"200", "401", "403", "429", "500", "503"}
     for path in paths.values():
         for operation in path.values():
             for response in operation["responses"].values():

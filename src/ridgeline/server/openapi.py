@@ -151,6 +151,7 @@ def _watch_paths() -> Json:
                 "200": recording,
                 **refused,
                 "400": _error("steps is no such number."),
+                "404": _error("Nothing is recorded: the server runs with --recorder off."),
                 "503": _UNAVAILABLE,
             },
             parameters=newest,

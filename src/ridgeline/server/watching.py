@@ -50,7 +50,9 @@ class Watching:
         state = self._front.state
         if not record.runs or not isinstance(state, Ready):
             return json_response(record.whole([told(record, run, None, {}) for run in record.runs]))
-        running = await _asked(state.service.engine, [run.course.key for run in record.runs if not run.course.end])
+        running = await _asked(
+            state.service.engine, [run.course.key for run in record.runs if not run.course.answered_ns]
+        )
         # In a thread: all steps of the ring are megabytes. After the question, so that it has the steps of the answer.
         recording = await asyncio.to_thread(state.service.recording)
         return json_response(record.whole([told(record, run, recording, running) for run in record.runs]))
