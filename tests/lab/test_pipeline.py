@@ -140,6 +140,15 @@ def test_the_command_draws_a_file_and_refuses_what_is_none(tmp_path: Path) -> No
     drawn = run(str(path), "--svg", str(out))
     assert drawn.returncode == 0, drawn.stderr
     assert out.read_text("utf-8").startswith("<svg")
-    for words in ((str(out),), (str(path), "--steps", "x"), (str(path), "--steps=9:"), (str(path), "--request", "z")):
+    saved = run(str(path), "--html", str(page := tmp_path / "r.html"))
+    assert saved.returncode == 0, saved.stderr
+    assert '"kind":"ridgeline-recording"' in page.read_text("utf-8")
+    for words in (
+        (str(out),),
+        (str(path), "--steps", "x"),
+        (str(path), "--steps=9:"),
+        (str(path), "--request", "z"),
+        (str(path), "--html", str(page), "--request", "1"),
+    ):
         refused = run(*words)
         assert (refused.returncode, refused.stderr.splitlines()[0][:7]) == (2, "error: ")

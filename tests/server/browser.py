@@ -38,6 +38,7 @@ class Page:
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._serial = 0
+        self._loaded = asyncio.Event()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.requested: list[str] = []
         self.problems: list[str] = []
@@ -49,6 +50,8 @@ class Page:
     def _heard(self, event: dict[str, Any]) -> None:
         if "id" in event:
             self._answers.pop(event["id"]).set_result(event)
+        elif event["method"] == "Page.loadEventFired":
+            self._loaded.set()
         elif event["method"] == "Network.requestWillBeSent":
             self.requested.append(event["params"]["request"]["url"])
         elif event["method"] == "Runtime.exceptionThrown":
@@ -73,7 +76,9 @@ class Page:
     async def open(self, url: str) -> None:
         for domain in ("Page", "Network", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
+        self._loaded.clear()
         await self.call("Page.navigate", url=url)
+        await asyncio.wait_for(self._loaded.wait(), 20)  # until then an expression may meet the page that is left
         await self.until(f"location.href.startsWith('{url}') && document.readyState === 'complete'")
 
     async def value(self, expression: str) -> Any:
@@ -89,10 +94,24 @@ class Page:
         late = f"const what = 'not in time: ' + {json.dumps(condition)}, late = performance.now() + 10000"
         await self.value(f"new Promise((resolve, reject) => {{ {late}; const look = () => {look}; look(); }})")
 
+    async def press(self, key: str) -> None:
+        """A key, as the page hears it from a person."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            code = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    async def heap_bytes(self) -> int:
+        """What the page's objects take, after the collection of what it dropped."""
+        await self.call("HeapProfiler.collectGarbage")
+        used: int = (await self.call("Runtime.getHeapUsage"))["usedSize"]
+        return used
+
     async def picture(self, path: Path, width: int, height: int, scheme: str) -> None:
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
+        await self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
+from starlette.routing import Route
 from starlette.types import ASGIApp
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
@@ -276,15 +277,17 @@ def serving(
     drain_s: float = 20.0,
     manners: Manners | None = None,
     loaded: bool = True,
+    routes: Sequence[Route] = (),
     around: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> Iterator[Live]:
     """A server in a thread, listening; loaded: and ready. Without manners ADMIN_SECRET opens the operator's routes.
 
-    around: an ASGI middleware outside of everything of ours.
+    routes: before its own. around: an ASGI middleware outside of everything of ours.
     """
     stage = stage or Stage()
     listening = threading.Event()
     app = create_app(bring_up or stage.bring_up, readiness, restarts, manners or Manners(admins=ADMINS))
+    app.router.routes[:0] = routes
     if around is not None:
         app.add_middleware(around)
     server = Server(app, "127.0.0.1", 0, lambda _url: listening.set(), say, drain_s)

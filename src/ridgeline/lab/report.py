@@ -15,38 +15,29 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-STYLE = """
-:root { color-scheme: light dark; --text: #1c2430; --dim: #5b6675; --back: #ffffff; --card: #f6f8fa; --line: #d8dee6;
-  --grid: #e3e8ee; }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e9f0; --dim: #9aa6b5; --back: #11151b; --card: #191f27;
-  --line: #303a46; --grid: #2b343f; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 0 auto;
-  max-width: 1040px; padding: 24px 16px 48px; }
-h1 { font-size: 28px; margin: 0 0 4px; } h2 { font-size: 20px; margin: 0 0 4px; }
-p { margin: 4px 0 12px; } .dim, footer { color: var(--dim); }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px; margin: 24px 0; }
-.reading { font-weight: 600; margin-top: 12px; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 12px 4px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; } th { color: var(--dim); font-weight: 600; }
-summary { cursor: pointer; color: var(--dim); } code { overflow-wrap: anywhere; } dt { font-weight: 600; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; } dd { margin: 0; }
-"""
+from ridgeline.core.look import head, masthead
 
 SCRIPT = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+function colour(name) {
+  const probe = document.createElement("i");
+  probe.style.color = `var(--${name})`;
+  document.body.append(probe);
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
 function paint() {
   for (const [key, figure] of Object.entries(figures)) {
-    const axis = {gridcolor: colour("--grid"), linecolor: colour("--line"), zerolinecolor: colour("--line"),
-      tickcolor: colour("--line")};
-    const layout = {...figure.layout, font: {...figure.layout.font, color: colour("--text")},
+    const axis = {gridcolor: colour("grid"), linecolor: colour("line"), zerolinecolor: colour("line"),
+      tickcolor: colour("line")};
+    const layout = {...figure.layout, font: {...figure.layout.font, color: colour("ink")},
       xaxis: {...figure.layout.xaxis, ...axis}, yaxis: {...figure.layout.yaxis, ...axis}};
     Plotly.react(key, figure.data, layout, {responsive: true, displayModeBar: false});
   }
 }
 paint();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+document.addEventListener("themechange", paint);
 """
 
 
@@ -78,13 +69,11 @@ def render(
     # A closing tag inside a string would end the script element.
     data = json.dumps(figures).replace("</", "<\\/")
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Ridgeline: {escape(title[:1].lower() + title[1:])}</title><style>{STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body>"
-        f'<h1>{escape(title)}</h1><p class="dim">{escape(subtitle)}</p>'
+        f'<!doctype html>\n<html lang="en"><head>{head(f"Ridgeline: {title[:1].lower() + title[1:]}")}'
+        f"<script>{get_plotlyjs()}</script></head><body>{masthead('saved report')}<main>"
+        f'<h1 class="title">{escape(title)}</h1><p class="dim">{escape(subtitle)}</p>'
         f"{''.join(f'<p>{escape(note)}</p>' for note in notes)}"
-        f"{''.join(map(_section, sections))}{_footer(provenance, remarks)}"
+        f"{''.join(map(_section, sections))}</main>{_footer(provenance, remarks)}"
         f'<script type="application/json" id="figures">{data}</script><script>{SCRIPT}</script></body></html>\n'
     )
 
@@ -95,7 +84,7 @@ def _section(section: Section) -> str:
         drawing = f'<div id="{section.key}" role="img" aria-label="{escape(section.title)}"></div>'
     readings = "".join(f'<p class="reading">{escape(reading)}</p>' for reading in section.readings)
     return (
-        f"<section><h2>{escape(section.title)}</h2><p>{escape(section.question)}</p>{drawing}{readings}"
+        f'<section class="report"><h2>{escape(section.title)}</h2><p>{escape(section.question)}</p>{drawing}{readings}'
         f"{_table(section)}</section>"
     )
 
@@ -122,4 +111,4 @@ def _footer(source: Mapping[str, Any], remarks: Sequence[str]) -> str:
         "Libraries": ", ".join(f"{name} {version}" for name, version in source["libraries"].items()),
     }
     rows = "".join(f"<dt>{name}</dt><dd><code>{escape(text)}</code></dd>" for name, text in facts.items())
-    return f"<footer>{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}<dl>{rows}</dl></footer>"
+    return f"<footer>{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}<dl class='facts'>{rows}</dl></footer>"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import ridgeline
@@ -53,10 +54,12 @@ T = TypeVar("T")
 WEB = Path(__file__).parent / "web"
 # Pages may talk to this server and to nobody else.
 _PAGE_HEADERS = {
+    # Styles inline, because the chart library sets them; scripts come from files alone.
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+    "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
 }
 
 
@@ -249,6 +252,7 @@ def create_app(
             Route("/docs", routes.docs),
             Route("/favicon.svg", routes.icon),
             Mount("/docs/assets", StaticFiles(directory=_swagger_ui())),
+            Mount("/assets", Assets()),
         ],
         exception_handlers={
             RidgelineError: answer_error,
@@ -259,6 +263,21 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.front, app.state.limits = front, manners.limits
     return app
+
+
+class Assets(StaticFiles):
+    """The page's files, what it shares with saved reports, and the chart library as its own package brings it."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=WEB, packages=[("ridgeline", "assets/look"), ("plotly", "package_data")])
+
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Asked for again each time (it costs a 304), so that after an update no file of the old page stays."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def _swagger_ui() -> Path:

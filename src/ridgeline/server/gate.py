@@ -27,7 +27,8 @@ _PORT = re.compile(r":\d*$")
 ADMIN_PATHS = ("/v1/profile",)
 WATCH_PATHS = ("/v1/recording",)  # an operator's too, but without any key this machine itself may look
 OWN_PATHS = ("/v1/requests", "/v1/live")  # with a key its own, to an operator everybody's
-PAGES = ("/", "/favicon.svg", "/docs", "/docs/assets", "/openapi.json")
+PAGES = ("/", "/favicon.svg", "/docs", "/openapi.json")
+ASSETS = ("/assets/", "/docs/assets/")
 
 log = logging.getLogger("ridgeline.server")
 
@@ -42,7 +43,7 @@ class Doors:
     def open(self, path: str) -> bool:
         if path == "/health" or (self.open_metrics and path == "/metrics"):
             return True
-        return self.open_page and (path in PAGES or path.startswith("/docs/assets/"))
+        return self.open_page and (path in PAGES or path.startswith(ASSETS))
 
 
 class Gate:
