@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ridgeline import LLM, SamplingParams
-from ridgeline.build import 
 from ridgeline.core.checkpoint import read_spec
 from ridgeline.core.errors import ConfigError, ModelError
 from ridgeline.core.quantisation import SAVED, described

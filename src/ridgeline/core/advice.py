@@ -18,7 +18,7 @@ def on_a_cpu(spec: ModelSpec, formats: Formats, config: Config, int8_bits: float
     wide, narrow = _read(spec, formats), _read(spec, replace(formats, weight_bits=int8_bits))
     kept = spec.kv_bytes_per_token(1) * formats.kv_bits // 8
     choices = []
-    if config.model.quantize == "none" and compiles and config.model.determinism == "off":
+    if formats.weight_bits > int8_bits and compiles and config.model.determinism == "off":
         choices.append(f"--quantize int8 reads {_mb(narrow)} (tokens change)")
     if formats.kv_bits == 32 and config.batching.kv_dtype == "auto":
         choices.append(f"--kv-dtype bfloat16 halves the {kept:,} bytes that a cached token takes")
@@ -31,13 +31,14 @@ def on_a_cpu(spec: ModelSpec, formats: Formats, config: Config, int8_bits: float
 
 
 def on_a_gpu(config: Config) -> str | None:
-    """records/2026-11-26-steps-h100: with newcomers seated together, 81 % of what the steps allow instead of 31 %."""
+    """records/2026-11-26-mixed-h100: 2048 requests, newcomers seated together against one by one."""
     options = config.batching
     if options.batching != "continuous" or config.model.determinism != "off" or options.graphs == "eager":
         return None
     return (
         "for throughput of many requests on this GPU take --batching gathered --max-steps-per-visit 8 "
-        "--launches-in-flight 2: 3.2 times as many tokens on an H100 (records/2026-11-26-steps-h100)"
+        "--launches-in-flight 2: 1.27 times as many tokens on an H100 (records/2026-11-26-mixed-h100), and later "
+        "first ones"
     )
 
 
