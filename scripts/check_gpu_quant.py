@@ -161,7 +161,7 @@ def _stepped(bench: Bench, model: str, scheme: str) -> Numbers:
         command = [
             sys.executable, "-m", "ridgeline", "bench", "step", "--random-weights", bench.pick(model, "gpt2"),
             "--quantize", scheme, "--batch", bench.pick(BATCHES, "1"), "--context", bench.pick("480", "16"),
-            "--steps", bench.pick("32", "2"), "--rounds", bench.pick("5", "1"), "--prefill", bench.pick("512", "0"),
+            "--steps", bench.pick("128", "2"), "--rounds", bench.pick("5", "1"), "--prefill", bench.pick("512", "0"),
             "--max-steps-per-visit", bench.pick("16", "1"), "--launches-in-flight", bench.pick("2", "1"),
             "--device", bench.pick("cuda", "cpu"), "--json", str(Path(folder) / "step.json"),
         ]  # fmt: skip
