@@ -127,10 +127,14 @@ def _climbed(name: str, machine: str) -> str:
     return head + lines(columns, [_rung(line) for line in shown if line.verdict != "skipped"])
 
 
+def _rate(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:,.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.3g}"
+
+
 def _rung(line: Line) -> list[str]:
     ratio = line.ratio
     gain = "" if ratio is None else f"{ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
-    return [line.title, f"{line.facts['tokens_per_s']:.3g}", gain, line.verdict]
+    return [line.title, _rate(line.facts["tokens_per_s"]), gain, line.verdict]
 
 
 def on_gpu() -> str:
@@ -149,8 +153,8 @@ def on_gpu() -> str:
     tail = (
         f"\n{gathered['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones: "
         f"{gathered['out_tokens_per_s']:,.0f} tokens a second are made offline with `gathered` batching, "
-        f"{continuous['out_tokens_per_s']:,.0f} with `continuous`; {http['tokens_per_s']:,.0f} over HTTP with streams, 512 in "
-        f"flight.\n"
+        f"{continuous['out_tokens_per_s']:,.0f} with `continuous`; {http['tokens_per_s']:,.0f} over HTTP with streams, "
+        f"512 in flight.\n"
     )
     return head + lines(["decode and prefill", *keys], rows) + tail
 
