@@ -23,7 +23,7 @@ from ridgeline.lab.ladder.verdict import lines as ladder_lines
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("bench.md", "gpus.md")),
+    *(ROOT / "docs" / name for name in ("bench.md", "gpus.md", "ladder.md")),
     *sorted((ROOT / "docs" / "learn").glob("[1-9]*.md")),
 )
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
