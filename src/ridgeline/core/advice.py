@@ -18,7 +18,12 @@ def on_a_cpu(spec: ModelSpec, formats: Formats, config: Config, int8_bits: float
     wide, narrow = _read(spec, formats), _read(spec, replace(formats, weight_bits=int8_bits))
     kept = spec.kv_bytes_per_token(1) * formats.kv_bits // 8
     choices = []
-    if formats.weight_bits > int8_bits and compiles and config.model.determinism == "off":
+    if (
+        config.model.quantize == "none"
+        and formats.weight_bits > int8_bits
+        and compiles
+        and config.model.determinism == "off"
+    ):
         choices.append(f"--quantize int8 reads {_mb(narrow)} (tokens change)")
     if formats.kv_bits == 32 and config.batching.kv_dtype == "auto":
         choices.append(f"--kv-dtype bfloat16 halves the {kept:,} bytes that a cached token takes")
