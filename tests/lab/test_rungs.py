@@ -36,7 +36,7 @@ def menu(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
     """A copy of MENU that a test may add rows to."""
     copy = {option: dict(choices) for option, choices in MENU.items()}
     monkeypatch.setattr("ridgeline.lab.ladder.rungs.MENU", copy)
-    monkeypatch.setattr("ridgeline.build.MENU", copy)
+    monkeypatch.setattr("ridgeline.menu.MENU", copy)
     return copy
 
 
@@ -54,7 +54,7 @@ def test_every_choice_of_the_menu_is_the_bottom_or_a_rung() -> None:
         for option in MENU:
             value = next(
                 getattr(section, option)
-                for section in (config.model, config.batching, config.limits)
+                for section in (config.model, config.batching, config.limits, config.server)
                 if hasattr(section, option)
             )
             reached[option].add(words.get(value, value))
