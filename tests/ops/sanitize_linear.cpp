@@ -75,7 +75,7 @@ bool packed(Drawn &draw) {
 }
 
 bool one(Drawn &draw) {
-    const int64_t rows = draw.below(70), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
+    const int64_t rows = draw.below(draw.below(8) ? 70 : 400), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
     const int64_t chunks = (d_in + CHUNK - 1) / CHUNK, strips = (d_out + LANES - 1) / LANES;
     Matrix matrix = {};
     matrix.d_in = d_in;

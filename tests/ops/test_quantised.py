@@ -16,7 +16,7 @@ from ridgeline.ops.packed import BITS, Packed
 from ridgeline.ops.quantised import Layer, Native, gathered, normed_linear, quantised_linear
 
 SHAPES = [(64, 16), (1, 1), (7, 5), (33, 17), (65, 50), (127, 33), (768, 80), (100, 301), (3072, 20)]
-ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 70)
+ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 70, 128, 385, 401)
 Parts = tuple[Packed, Tensor, Tensor, Tensor]
 
 

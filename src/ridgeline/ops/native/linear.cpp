@@ -41,9 +41,15 @@ int ridgeline_linear(const Matrix *told, const void *x, const Norm *norm, const 
     {
         const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
         if (!alone) {
-            if (thread == 0) clear_rest(rows);
-#pragma omp for schedule(static)
-            for (int64_t row = 0; row < count; row++) quantise(matrix, x, norm, rows, row, rooms + thread * width);
+            const bool own = by.own_rows && threads == by.parts;
+            const int64_t begin = own ? by.first_block(thread) * TILE_ROWS : count * thread / threads;
+            const int64_t end = own ? by.first_block(thread + 1) * TILE_ROWS : count * (thread + 1) / threads;
+            for (int64_t row = begin; row < std::min(end, count); row++)
+                quantise(matrix, x, norm, rows, row, rooms + thread * width);
+            if (thread == threads - 1) clear_rest(rows);
+            if (!own) {
+#pragma omp barrier
+            }
         }
 #if RIDGELINE_TILES
         if (by.tiled) {

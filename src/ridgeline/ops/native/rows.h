@@ -32,14 +32,15 @@ inline float total(Floats value) {
 }
 
 // x: values of one row; to: filled up with zeros to whole vectors. Returns the mean.
-inline float read_row(const Matrix &matrix, const void *x, float *to) {
+template <class Format>
+inline float read_row(const void *x, int64_t width, float *to) {
     Floats sum = {};
-    for (int64_t at = 0; at < matrix.d_in; at += LANES) {
-        const Floats some = load_row(matrix, x, at, matrix.d_in - at);
+    for (int64_t at = 0; at < width; at += LANES) {
+        const Floats some = load_some<Format>(x, at, width - at);
         sum += some;
         store(to + at, some);
     }
-    return total(sum) / (float)matrix.d_in;
+    return total(sum) / (float)width;
 }
 
 // The row that read_row left, in its place.
@@ -60,8 +61,7 @@ inline void normalise(const Norm &norm, float mean, int64_t width, float *row) {
 
 // value_at: of a row, the sixteen values from a place on; zeros behind its end.
 template <class Values>
-inline void to_bytes(const Rows &rows, int64_t row, int64_t d_in, const Values &value_at) {
-    typedef uint8_t Bytes __attribute__((vector_size(16)));
+inline void quantise_values(const Rows &rows, int64_t row, int64_t d_in, const Values &value_at) {
     Floats low = {}, high = {};
     for (int64_t at = 0; at < d_in; at += LANES) {
         const Floats some = value_at(at);
@@ -82,18 +82,25 @@ inline void to_bytes(const Rows &rows, int64_t row, int64_t d_in, const Values &
         for (int64_t at = 0; at < CHUNK; at += LANES) {
             const int64_t begin = chunk * CHUNK + at;
             const Floats some = begin < d_in ? value_at(begin) : Floats{};
-            const Ints whole = nearest(some * inverse) + zero, bounded = whole < 0 ? Ints{} : whole;
-            store(to + at, __builtin_convertvector(bounded > 255 ? Ints{} + 255 : bounded, Bytes));
+            store(to + at, to_bytes(nearest(some * inverse) + zero));
         }
+}
+
+template <class Format>
+inline void quantise_as(const Matrix &matrix, const void *x, const Norm *norm, const Rows &rows, int64_t row, float *room) {
+    const int64_t d_in = matrix.d_in;
+    const void *from = (const typename Format::Value *)x + row * d_in;
+    if (!norm) {
+        quantise_values(rows, row, d_in, [=](int64_t at) { return load_some<Format>(from, at, d_in - at); });
+        return;
+    }
+    normalise(*norm, read_row<Format>(from, d_in, room), d_in, room);
+    quantise_values(rows, row, d_in, [=](int64_t at) { return load<Floats>(room + at); });
 }
 
 // x: all rows. norm: null where rows are taken as they are. room: a row's values, for a norm.
 inline void quantise(const Matrix &matrix, const void *x, const Norm *norm, const Rows &rows, int64_t row, float *room) {
-    const int64_t d_in = matrix.d_in;
-    const void *from = (const uint8_t *)x + row * d_in * (matrix.is_bfloat16 ? 2 : 4);
-    if (!norm) return to_bytes(rows, row, d_in, [&](int64_t at) { return load_row(matrix, from, at, d_in - at); });
-    normalise(*norm, read_row(matrix, from, room), d_in, room);
-    to_bytes(rows, row, d_in, [room](int64_t at) { return load<Floats>(room + at); });
+    (matrix.is_bfloat16 ? quantise_as<Short> : quantise_as<Long>)(matrix, x, norm, rows, row, room);
 }
 
 // What is behind the last row of the last block, where blocks are full.
