@@ -20,6 +20,7 @@ from ridgeline.device.jit import CannotBuild, Compiler
 from ridgeline.menu import chosen
 from ridgeline.models import quantised
 from ridgeline.models.linear import LinearSpec
+from ridgeline.ops.norm import layer_norm
 from ridgeline.ops.quantised import Native, rounded
 
 SCHEMES = {"int8": quantised.Int8, "int4": quantised.Int4}
@@ -59,6 +60,18 @@ def test_a_layer_adds_bias_activation_and_residual(name: str, kernels: Native | 
     found: Tensor = layer(x, residual=residual)
     assert (found - expected).norm() < 0.15 * expected.norm()
     torch.testing.assert_close(layer(x) + residual, found)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_layer_multiplies_what_any_norm_of_its_scheme_gives(name: str, kernels: Native | None) -> None:
+    scheme = SCHEMES[name](kernels, torch.float32)
+    given = [(torch.randn(40), torch.randn(40), 1e-5) for _ in range(2)]
+    own, other = (scheme.norm(*parts) for parts in given)
+    weight, bias = torch.randn(24, 40) / 40**0.5, torch.randn(24)
+    layer = scheme.linear(LinearSpec("qkv", ("q",), 40, 24, norm=own), weight, bias)
+    x = torch.randn(3, 40) * 3 + 1
+    for norm, parts in zip((own, other), given, strict=True):
+        torch.testing.assert_close(layer(norm(x)), layer(layer_norm(x, *parts)), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -41,6 +41,14 @@ float act(int32_t activation, float x) {
     return x;
 }
 
+void normalised(float *row, const Norm &norm, int64_t width) {
+    double mean = 0, squares = 0;
+    for (int64_t k = 0; k < width; k++) mean += row[k] / (double)width;
+    for (int64_t k = 0; k < width; k++) squares += (row[k] - mean) * (row[k] - mean) / (double)width;
+    for (int64_t k = 0; k < width; k++)
+        row[k] = (float)((row[k] - mean) / std::sqrt(squares + norm.eps)) * norm.weight[k] + norm.bias[k];
+}
+
 // Packed weights are near the weights.
 bool packed(Drawn &draw) {
     Matrix matrix = {};
@@ -67,7 +75,7 @@ bool packed(Drawn &draw) {
 }
 
 bool one(Drawn &draw) {
-    const int64_t rows = draw.below(70), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
+    const int64_t rows = draw.below(draw.below(8) ? 70 : 400), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
     const int64_t chunks = (d_in + CHUNK - 1) / CHUNK, strips = (d_out + LANES - 1) / LANES;
     Matrix matrix = {};
     matrix.d_in = d_in;
@@ -106,7 +114,15 @@ bool one(Drawn &draw) {
     matrix.sums = sums.data.get();
     matrix.bias = draw.below(2) ? bias.data.get() : nullptr;
     const bool adds = draw.below(2);
-    if (ridgeline_linear(&matrix, x.data.get(), adds ? residual.data.get() : nullptr, y.data.get(), rows)) return false;
+    const int64_t filled = (d_in + LANES - 1) / LANES * LANES;
+    Exactly<float> gain(filled), shift(filled);
+    for (int64_t k = 0; k < d_in; k++) gain[k] = 1.0f + 0.1f * draw.value(), shift[k] = 0.1f * draw.value();
+    const Norm norm = {gain.data.get(), shift.data.get(), 1e-5f};
+    const bool norms = draw.below(2);
+    if (ridgeline_linear(
+            &matrix, x.data.get(), norms ? &norm : nullptr, adds ? residual.data.get() : nullptr, y.data.get(), rows))
+        return false;
+    for (int64_t row = 0; norms && row < rows; row++) normalised(&x[row * d_in], norm, d_in);
     for (int64_t row = 0; row < rows; row++)
         for (int64_t output = 0; output < d_out; output++) {
             float exact = 0, size = 0;

@@ -45,7 +45,7 @@ def test_a_version_equals_the_reference(op: Op, version: str, formats: str, shap
     # One or two rows of 16-bit weights are multiplied in 16 bits, so the result is rounded to 8 bits of mantissa.
     loose = device.compute is torch.bfloat16 or (version == "upcast" and shape[0] < 3)
     atol, rtol = (5e-2, 2e-2) if loose else (1e-4, 1e-4)
-    torch.testing.assert_close(found, expected, check_dtype=False, atol=atol, rtol=rtol)
+    torch.testing.assert_close(found, expected, check_dtype=False, atol=atol + op.slack, rtol=rtol)
     assert all(part.is_contiguous() for part in found)
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.packed import BITS, Packed
-from ridgeline.ops.quantised import Layer, Native, gathered, quantised_linear
+from ridgeline.ops.quantised import Layer, Native, gathered, normed_linear, quantised_linear
 
 SHAPES = [(64, 16), (1, 1), (7, 5), (33, 17), (65, 50), (127, 33), (768, 80), (100, 301), (3072, 20)]
-ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 70)
+ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 70, 128, 385, 401)
 Parts = tuple[Packed, Tensor, Tensor, Tensor]
 
 
@@ -94,6 +95,28 @@ def test_native_code_equals_the_definition(
             for rows in ROWS:
                 some = run(x[-rows:].contiguous(), None if before is None else before[-rows:].contiguous())
                 assert torch.equal(some, whole[-rows:]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("d_in", "d_out"), SHAPES)
+def test_native_code_normalises_on_the_way(
+    native: Native, bits: int, d_in: int, d_out: int, dtype: torch.dtype
+) -> None:
+    weight, bias, x, residual = drawn(bits, d_in, d_out, dtype)
+    x[3] = 0
+    generator = torch.Generator().manual_seed(d_in)
+    gain, shift = ((torch.randn(d_in, generator=generator) + 1).to(dtype) for _ in range(2))
+    layer = Layer(weight, bias, "gelu_new", LayerNorm(gain, shift, 1e-5))
+    run = native.prepare(layer, dtype)
+    whole = run.behind_norm(x, residual)
+    expected = normed_linear(x, layer, residual)
+    # A byte may be rounded to its other neighbour: it is off by 1/255 of its row's range, times a weight.
+    torch.testing.assert_close(whole, expected, atol=0.05 if d_in < 8 else 0.02, rtol=2e-2)
+    assert (whole.float() - expected.float()).abs().mean() < 2e-3
+    for rows in ROWS:
+        some = run.behind_norm(x[-rows:].contiguous(), residual[-rows:].contiguous())
+        assert torch.equal(some, whole[-rows:]), f"{rows} rows"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -17,12 +17,14 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.device.base import Device
 from ridgeline.device.jit import CannotBuild
 from ridgeline.device.pages import LargePages
-from ridgeline.models.linear import Embedding, Linear, LinearSpec, PlainNorms
+from ridgeline.models.linear import Embedding, Linear, LinearSpec, Norm, whole
+from ridgeline.models.many_rows import Deferred, Unnormed, normed
+from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.packed import BITS, MAX_WIDTH, Packed
 from ridgeline.ops.quantised import Layer, Native, Prepared, gathered, quantised_linear
 
 
-class Integers(PlainNorms):
+class Integers:
     """native: None multiplies by the definition. compute: the format of activations. A weight is a tensor of any
     format, or packed already in this scheme's bits."""
 
@@ -53,18 +55,19 @@ class Integers(PlainNorms):
 
     def linear(self, spec: LinearSpec, weight: Tensor | Packed, bias: Tensor | None) -> Linear:
         assert (bias is not None) == spec.bias, spec.name
-        layer = Layer(self._placed(spec, weight), bias, spec.activation)
-        return self._prepared(layer) or Defined(layer)
+        return self._multiplying(spec, Layer(self._placed(spec, weight), bias, spec.activation, _given(spec)))
+
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        """Computed by the matrix behind it."""
+        return Deferred(LayerNorm(weight, bias, eps))
 
     def embedding(self, weight: Tensor) -> Embedding:
         return Rows(weight, self._compute)
 
     def tied(self, spec: LinearSpec, weight: Tensor | Packed) -> tuple[Embedding, Linear]:
-        layer = Layer(self._placed(spec, weight))
-        made = self._prepared(layer)
-        if made is None:
-            return DefinedRows(layer.weight, self._compute), Defined(layer)
-        return made.gather, made
+        layer = Layer(self._placed(spec, weight), norm=_given(spec))
+        head = self._multiplying(spec, layer)
+        return head.gather if isinstance(head, Behind) else DefinedRows(layer.weight, self._compute), head
 
     def packed(self, name: str, weight: Tensor) -> Packed:
         """weight: [d_out, d_in], of any format. name: of whose it is. Raises ConfigError."""
@@ -81,8 +84,12 @@ class Integers(PlainNorms):
         assert found == (self.code_bits, spec.d_out, spec.d_in), f"{spec.name}: {found}"
         return dataclasses.replace(packed, strips=self._pages.place(packed.strips))
 
-    def _prepared(self, layer: Layer) -> Prepared | None:
-        return None if self._native is None else self._native.prepare(layer, self._compute)
+    def _multiplying(self, spec: LinearSpec, layer: Layer) -> Behind | Defined:
+        return Defined(layer) if self._native is None else Behind(self._native.prepare(layer, self._compute), spec.norm)
+
+
+def _given(spec: LinearSpec) -> LayerNorm | None:
+    return spec.norm.given if isinstance(spec.norm, Deferred) else None
 
 
 class Int8(Integers):
@@ -106,14 +113,29 @@ class Rows:
         return (self._codes[ids] * self._scales[ids]).to(self._compute)
 
 
+class Behind:
+    """A matrix behind a norm, which is computed on the way where it is its own."""
+
+    def __init__(self, made: Prepared, norm: Norm | None) -> None:
+        self._made, self._norm = made, norm
+        self.gather = made.gather
+
+    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+        if isinstance(x, Unnormed):
+            if x.norm is self._norm:
+                return self._made.behind_norm(whole(x.x), residual)
+            x = x.normed()
+        return self._made(x, residual)
+
+
 class Defined:
     """The definition, where nothing can be compiled."""
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
 
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        return quantised_linear(x, self._layer, residual)
+    def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
+        return quantised_linear(normed(x), self._layer, residual)
 
 
 class DefinedRows:

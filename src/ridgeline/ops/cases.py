@@ -117,6 +117,25 @@ def packed_cost(bits: int) -> Cost:
     return cost
 
 
+def normed_packed_inputs(bits: int) -> Inputs:
+    """The same behind a norm: its weight, bias and eps come last."""
+
+    def inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:
+        x, weight, bias, eps = norm_inputs(shape[:2], device, generator)
+        return x, *packed_inputs(bits)(shape, device, generator)[1:], weight, bias, eps
+
+    return inputs
+
+
+def normed_packed_cost(bits: int) -> Cost:
+    def cost(shape: Shape, formats: Formats) -> tuple[int, int]:
+        rows, d_in, _ = shape
+        moved, flops = packed_cost(bits)(shape, formats)
+        return moved + 2 * d_in * formats.activation_bits // 8, flops + 8 * rows * d_in
+
+    return cost
+
+
 def greedy_inputs(shape: Shape, device: Device, generator: Generator) -> tuple[Any, ...]:
     """shape: (rows, vocab), as of all that follow but `uniforms`."""
     return _placed(device, (_logits(shape, generator),))

@@ -19,6 +19,8 @@ from torch.nn import functional
 from ridgeline.device import jit
 from ridgeline.device.base import Device
 from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.gemv import LayerNorm
+from ridgeline.ops.norm import layer_norm_by_hand
 from ridgeline.ops.packed import LANES, Packed
 
 SOURCE = Path(__file__).with_name("native") / "linear.cpp"
@@ -27,11 +29,12 @@ _NUMBERS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """bias: [d_out], in any format. activation: a name in ops.activation."""
+    """bias: [d_out], in any format. activation: a name in ops.activation. norm: what rows may come through."""
 
     weight: Packed
     bias: Tensor | None = None
     activation: str | None = None
+    norm: LayerNorm | None = None
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -51,6 +54,14 @@ def quantised_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) ->
     if layer.activation is not None:
         y = ACTIVATIONS[layer.activation](y)
     return (y if residual is None else y + residual).to(x.dtype)
+
+
+def normed_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
+    """The definition: of x behind the layer's norm, which is not rounded to x's format on the way."""
+    assert layer.norm is not None
+    weight, bias = (part.to(torch.float32) for part in (layer.norm.weight, layer.norm.bias))
+    wide = layer_norm_by_hand(x.to(torch.float32), weight, bias, layer.norm.eps)
+    return quantised_linear(wide, layer, None if residual is None else residual.to(torch.float32)).to(x.dtype)
 
 
 def gathered(ids: Tensor, table: Packed, dtype: torch.dtype) -> Tensor:
@@ -76,6 +87,12 @@ class _Matrix(ctypes.Structure):
     )
 
 
+class _Norm(ctypes.Structure):
+    """As native/rows.h has it."""
+
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
+
+
 class Native:
     """The compiled library. `prepare` a layer once; what it returns multiplies."""
 
@@ -84,7 +101,7 @@ class Native:
         library = _library(cache)
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear: Any = library.ridgeline_linear
-        self._linear.argtypes, self._linear.restype = (pointer, pointer, pointer, pointer, size), ctypes.c_int
+        self._linear.argtypes, self._linear.restype = (*(pointer,) * 5, size), ctypes.c_int
         self._gather: Any = library.ridgeline_gather
         self._gather.argtypes, self._gather.restype = (pointer, pointer, pointer, size), None
         self._pack: Any = library.ridgeline_pack
@@ -125,9 +142,9 @@ class Prepared:
     def __init__(self, linear: Any, gather: Any, layer: Layer, dtype: torch.dtype, threads: int) -> None:
         assert dtype in (torch.float32, torch.bfloat16), dtype
         weight, bias = layer.weight, layer.bias
-        if bias is not None:
-            bias = functional.pad(bias.to(torch.float32), (0, -len(bias) % LANES)).contiguous()
-        self._held = (weight, bias)  # the structure below has only their addresses
+        bias = None if bias is None else _in_lanes(bias)
+        self._norm, norm_parts = _norm_of(layer.norm)
+        self._held = (weight, bias, *norm_parts)  # the structures have only their addresses
         self._told = _Matrix(
             strips=weight.strips.data_ptr(),
             scales=weight.scales.data_ptr(),
@@ -146,6 +163,14 @@ class Prepared:
         self._dtype, self._d_in, self._d_out = dtype, weight.d_in, weight.d_out
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._run(x, None, residual)
+
+    def behind_norm(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Of x after the layer's norm."""
+        assert self._norm is not None
+        return self._run(x, ctypes.addressof(self._norm), residual)
+
+    def _run(self, x: Tensor, norm: int | None, residual: Tensor | None) -> Tensor:
         rows = x.shape[0]
         assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
         y = torch.empty(rows, self._d_out, dtype=self._dtype)
@@ -153,7 +178,7 @@ class Prepared:
         if residual is not None:
             assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
             before = residual.data_ptr()
-        if self._linear(self._at, x.data_ptr(), before, y.data_ptr(), rows):
+        if self._linear(self._at, x.data_ptr(), norm, before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
         return y
 
@@ -165,23 +190,44 @@ class Prepared:
         return y
 
 
-Flat = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(x, strips, scales, sums, bias) -> y: a layer by its tensors, as OPS has it."""
+def _in_lanes(vector: Tensor) -> Tensor:
+    """As float32, filled up to whole vectors."""
+    return functional.pad(vector.to(torch.float32), (0, -len(vector) % LANES)).contiguous()
+
+
+def _norm_of(norm: LayerNorm | None) -> tuple[_Norm | None, tuple[Tensor, ...]]:
+    """What native code sees, and what that points to."""
+    if norm is None:
+        return None, ()
+    weight, bias = parts = _in_lanes(norm.weight), _in_lanes(norm.bias)
+    return _Norm(weight.data_ptr(), bias.data_ptr(), norm.eps), parts
+
+
+Flat = Callable[..., Tensor]
+"""(x, strips, scales, sums, bias) -> y: a layer by its tensors, as OPS has it; behind a norm where its weight, bias and
+eps come after them."""
 
 
 def reference(bits: int) -> Flat:
-    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
-        return quantised_linear(x, Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias))
+    def run(x: Tensor, *parts: Any) -> Tensor:
+        layer = _layer(bits, x, *parts)
+        return (quantised_linear if layer.norm is None else normed_linear)(x, layer)
 
     return run
 
 
 def native(bits: int) -> Flat:
-    def run(x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor) -> Tensor:
-        layer = Layer(Packed(bits, len(bias), x.shape[1], strips, scales, sums), bias)
-        return _of_this_process().prepare(layer, x.dtype)(x)
+    def run(x: Tensor, *parts: Any) -> Tensor:
+        layer = _layer(bits, x, *parts)
+        made = _of_this_process().prepare(layer, x.dtype)
+        return made(x) if layer.norm is None else made.behind_norm(x)
 
     return run
+
+
+def _layer(bits: int, x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, bias: Tensor, *norm: Any) -> Layer:
+    packed = Packed(bits, len(bias), x.shape[1], strips, scales, sums)
+    return Layer(packed, bias, norm=LayerNorm(*norm) if norm else None)
 
 
 def is_native(device: Device) -> bool:

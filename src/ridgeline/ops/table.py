@@ -18,6 +18,7 @@ class Op:
 
     shapes: worth testing; sizes: worth timing, as GPT-2 124M has them; both as the op's `inputs` and `cost` read them.
     row_invariant: versions (and "reference") whose result for a row is bitwise the same whatever the other rows are.
+    slack: by how much a value may be off beside what its format loses: rounding to integers comes before a product.
     streams: most of what it reads are weights, which a model reads from memory at every step, where other operations
     find in the cache what was written just before. limited: versions that are only for some devices and formats.
     """
@@ -31,6 +32,7 @@ class Op:
     cost: Cost
     row_invariant: frozenset[str]
     streams: bool = False
+    slack: float = 0.0
     limited: Mapping[str, Callable[[Device], bool]] = field(default_factory=dict)
 
     def versions_for(self, device: Device) -> dict[str, Callable[..., Any]]:
@@ -48,6 +50,8 @@ _LOGITS, _LOGIT_SIZES = ((1, 50), (3, 997), (40, 5003)), ((1, 50257), (8, 50257)
 _BY_ROW, _ALONE = frozenset({"reference", "torch"}), frozenset({"reference"})
 _FUSED, _ON_GPU = "ridgeline.ops.fused_triton", {"triton": is_triton}
 _LINEAR_SIZES = tuple((rows, *size) for size in ((768, 2304), (3072, 768), (768, 50257)) for rows in (1, 8, 32))
+_A_CODE = 2e-2
+"""What one of a row's bytes, rounded to its other neighbour, makes of a sum of weights of about 1 / sqrt(64)."""
 _LINEARS: dict[str, linear.LinearKernel] = {
     "columns": linear.Columns(),
     "upcast": linear.Upcast(),
@@ -90,6 +94,15 @@ OPS: tuple[Op, ...] = (
             tuple((rows, d_in, d_out) for rows in (1, 2, 5, 9, 33) for d_in, d_out in ((64, 192), (768, 4099))),
             _LINEAR_SIZES, cases.packed_inputs(bits), cases.packed_cost(bits), frozenset({"native"}), streams=True,
             limited={"native": quantised.is_native},
+        )
+        for bits in (8, 4)
+    ),
+    *(
+        Op(
+            f"norm_linear_int{bits}", quantised.reference(bits), {"native": quantised.native(bits)},
+            tuple((rows, d_in, d_out) for rows in (1, 2, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
+            _LINEAR_SIZES, cases.normed_packed_inputs(bits), cases.normed_packed_cost(bits), frozenset({"native"}),
+            streams=True, slack=_A_CODE, limited={"native": quantised.is_native},
         )
         for bits in (8, 4)
     ),

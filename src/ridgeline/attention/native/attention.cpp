@@ -189,6 +189,33 @@ void look_ahead(const Store& store, const Batch& batch, char* cache, const Item&
     }
 }
 
+// Values of one head of a token, which the product before wrote: those of a prompt lie apart, and no hardware guesses where.
+INLINE void ask_for_head(const char* from, int64_t at, const Store& store, const Tensors& given) {
+    const int64_t width = given.is_bfloat16 ? 2 : 4;
+    for (int64_t byte = 0; byte < store.dim * width; byte += 64) fetch(from + at * width + byte);
+}
+
+// A piece of a prompt, for one head. What comes next is asked for meanwhile: the next head of these tokens.
+template <class T>
+void append_piece(const Store& store, const Batch& batch, const Tensors& given, int64_t piece, int head) {
+    const bool last = head + 1 == store.heads;
+    const int64_t next = last ? 0 : head + 1, end = (piece + 1) * PIECE < batch.tokens ? (piece + 1) * PIECE : batch.tokens;
+    for (int64_t token = piece * PIECE; token < end; token++) {
+        const int64_t ahead = last ? token + PIECE : token;
+        if (ahead < batch.tokens) {
+            ask_for_head(given.k, ahead * given.k_token + next * given.k_head, store, given);
+            ask_for_head(given.v, ahead * given.v_token + next * given.v_head, store, given);
+        }
+        append<T>(store, given, batch.writes, token, head);
+    }
+}
+
+// The queries of an item of a prompt.
+INLINE void ask_for_queries(const Store& store, const Tensors& given, const Item& item, int head) {
+    for (int m = 0; m < item.count * store.group; m++)
+        ask_for_head(given.q, (item.token + m / store.group) * given.q_token + (head * store.group + m % store.group) * given.q_head, store, given);
+}
+
 template <class T, class Products>
 void attend(const Store& store, const Batch& batch, const Tensors& given, const Item& item, int head, Scratch& scratch, Lines& lines, Products& products) {
     const int group = store.group, rows = item.count * group, dim = store.dim;
@@ -258,9 +285,7 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
         if (!batch.single) {
             const int64_t pieces = (batch.tokens + PIECE - 1) / PIECE;
 #pragma omp for schedule(static)
-            for (int64_t at = 0; at < pieces * heads; at++)
-                for (int64_t token = at / heads * PIECE; token < batch.tokens && token < (at / heads + 1) * PIECE; token++)
-                    append<T>(store, given, batch.writes, token, (int)(at % heads));
+            for (int64_t at = 0; at < pieces * heads; at++) append_piece<T>(store, batch, given, at / heads, (int)(at % heads));
         }
         // Some in a row, so that what a thread asks memory for ahead is its own.
         const int64_t turn = batch.single ? work / (8 * batch.threads) : 1;
@@ -276,6 +301,10 @@ void run(const Store& store, const Batch& batch, const Tensors& given) {
             Lines lines;
             const int64_t next = at + 1 < work && batch.single ? at + 1 : at;
             look_ahead<T>(store, batch, given.cache, batch.items[batch.single ? next / heads : 0], (int)(next % heads), lines);
+            // Who takes one after the other takes about every `threads`th.
+            const int64_t soon = at + batch.threads;
+            if (!batch.single && soon < work)
+                ask_for_queries(store, given, batch.items[soon % batch.num_items], (int)(soon / batch.num_items));
             attend<T>(store, batch, given, item, head, scratch, lines, products);
             if (item.split >= 0 && !hand_in(store, batch, item, head, scratch)) continue;
             for (int m = 0; m < item.count * store.group; m++)

@@ -32,11 +32,15 @@ class Scratch {
 
 thread_local Scratch activations, widened;
 
+// Pairs of blocks that a thread has at least where rows are divided and not strips.
+constexpr int64_t OWN_PAIRS = 4;
+
 // How a call is divided: items are strips side by side times parts of the rows; a thread takes items that follow each
-// other, so that it reads weights in one run.
+// other, so that it reads weights in one run. Of many rows it takes all strips of a part: bytes and values of a row then
+// stay in its own cache, and nobody waits until all rows are bytes.
 struct Division {
     int64_t strips, width, parts, blocks;
-    bool tiled, in_registers;
+    bool tiled, in_registers, own_rows;
 
     Division(const Matrix &matrix, const Rows &rows) {
         strips = strips_of(matrix);
@@ -52,9 +56,16 @@ struct Division {
         width = tiled ? (blocks == 1 ? 4 : 2) : 1;
         // Few strips for many threads: rows are divided as well.
         const int64_t wanted = 4 * (int64_t)matrix.threads;
-        parts = std::max<int64_t>(1, std::min((blocks + 1) / 2, wanted / std::max<int64_t>(1, strips / width)));
+        own_rows = tiled && pairs() >= OWN_PAIRS * matrix.threads;
+        parts = std::max<int64_t>(1, std::min(pairs(), wanted / std::max<int64_t>(1, strips / width)));
+        if (own_rows) parts = matrix.threads;
     }
-    int64_t items() const { return (strips + width - 1) / width * parts; }
+    int64_t pairs() const { return (blocks + 1) / 2; }  // blocks stay together in pairs
+    int64_t groups() const { return (strips + width - 1) / width; }
+    int64_t items() const { return groups() * parts; }
+    int64_t strip(int64_t item) const { return (own_rows ? item % groups() : item / parts) * width; }
+    int64_t part(int64_t item) const { return own_rows ? item / groups() : item % parts; }
+    int64_t first_block(int64_t part) const { return std::min(blocks, pairs() * part / parts * 2); }
 };
 
 inline void work(const Call &call, const Division &by, int64_t begin, int64_t end) {
@@ -63,9 +74,8 @@ inline void work(const Call &call, const Division &by, int64_t begin, int64_t en
     uint8_t *wide = matrix.bits == 4 && !by.in_registers ? widened.at_least((size_t)(by.width * wide_bytes)) : nullptr;
     int64_t held = -1;
     for (int64_t item = begin; item < end; item++) {
-        const int64_t strip = item / by.parts * by.width, part = item % by.parts;
-        const int64_t pairs = (by.blocks + 1) / 2;  // blocks stay together in pairs
-        const int64_t first = pairs * part / by.parts * 2, last = std::min(by.blocks, pairs * (part + 1) / by.parts * 2);
+        const int64_t strip = by.strip(item), part = by.part(item);
+        const int64_t first = by.first_block(part), last = by.first_block(part + 1);
         const int64_t count = std::min(by.width, by.strips - strip);
         const uint8_t *weights[MOST_STRIPS];
         for (int64_t i = 0; i < count; i++) {

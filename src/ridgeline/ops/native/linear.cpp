@@ -13,20 +13,22 @@ using namespace ridgeline;
 
 extern "C" {
 
-// x: [rows][d_in], y and residual (or null): [rows][d_out]. Returns 0, or 1 where there is no memory.
-int ridgeline_linear(const Matrix *told, const void *x, const void *residual, void *y, int64_t count) {
+// x: [rows][d_in], y and residual (or null): [rows][d_out]; norm (or null): what x goes through before it is multiplied.
+// Returns 0, or 1 where there is no memory.
+int ridgeline_linear(const Matrix *told, const void *x, const Norm *norm, const void *residual, void *y, int64_t count) {
     if (count == 0) return 0;
     const Matrix &matrix = *told;
     Rows rows;
     rows.count = count;
     rows.chunks = chunks_of(matrix);
     rows.height = std::min(count, TILE_ROWS);
-    const int64_t padded = rows.blocks() * rows.height;
+    const int64_t padded = rows.blocks() * rows.height, width = rows.chunks * CHUNK, bytes = padded * width;
+    float *rooms;  // of every thread, for a row on its way through the norm
     try {
-        const int64_t bytes = padded * rows.chunks * CHUNK;
-        rows.bytes = activations.at_least((size_t)(bytes + padded * 8));
+        rows.bytes = activations.at_least((size_t)(bytes + padded * 8 + (norm ? matrix.threads * width * 4 : 0)));
         rows.scales = (float *)(rows.bytes + bytes);
         rows.zeros = (int32_t *)(rows.scales + padded);
+        rooms = (float *)(rows.zeros + padded);
     } catch (const std::bad_alloc &) {
         return 1;
     }
@@ -34,14 +36,20 @@ int ridgeline_linear(const Matrix *told, const void *x, const void *residual, vo
     const Division by(matrix, rows);
     const bool alone = count <= 2;  // not worth a meeting of all threads
     if (alone)
-        for (int64_t row = 0; row < count; row++) quantise(matrix, x, rows, row);
+        for (int64_t row = 0; row < count; row++) quantise(matrix, x, norm, rows, row, rooms);
 #pragma omp parallel num_threads(matrix.threads)
     {
         const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
         if (!alone) {
-            if (thread == 0) clear_rest(rows);
-#pragma omp for schedule(static)
-            for (int64_t row = 0; row < count; row++) quantise(matrix, x, rows, row);
+            const bool own = by.own_rows && threads == by.parts;
+            const int64_t begin = own ? by.first_block(thread) * TILE_ROWS : count * thread / threads;
+            const int64_t end = own ? by.first_block(thread + 1) * TILE_ROWS : count * (thread + 1) / threads;
+            for (int64_t row = begin; row < std::min(end, count); row++)
+                quantise(matrix, x, norm, rows, row, rooms + thread * width);
+            if (thread == threads - 1) clear_rest(rows);
+            if (!own) {
+#pragma omp barrier
+            }
         }
 #if RIDGELINE_TILES
         if (by.tiled) {

@@ -49,14 +49,66 @@ inline void by_vectors(const Call &call, int64_t strip, const uint8_t *weights, 
 }
 
 #if RIDGELINE_TILES
+// What is done of a pair of strips while the matrix unit multiplies: the sums of the two blocks before become values, and
+// the strips that come next are asked for, all of them by the end of these rows.
+template <class Finish>
+class Meanwhile {
+  public:
+    Meanwhile(const Call &call, int64_t strip, int64_t pairs) : count_(call.rows.count), left_(call, strip), right_(call, strip + 1) {
+        const int64_t turns = std::max<int64_t>(1, pairs * call.rows.chunks);
+        rows_ = (2 * TILE_ROWS + call.rows.chunks - 1) / call.rows.chunks;
+        const int64_t size = 2 * call.matrix.strip_bytes;
+        next_ = call.matrix.strips + (strip + 2) * call.matrix.strip_bytes;
+        lines_ = strip + 2 < strips_of(call.matrix) ? std::min(MOST_LINES, (size / LINE + turns - 1) / turns) : 0;
+    }
+    RIDGELINE_INLINE void operator()() {
+        for (int64_t line = 0; line < lines_; line++, next_ += LINE) ask_for(next_);
+        finish_to(std::min(done_ + rows_, end_));
+    }
+    // Sums that are to be finished: [2 strips][32][16], from row `first` on. Those before are.
+    void take(const int32_t *sums, int64_t first) {
+        rest();
+        sums_ = sums, first_ = first, done_ = 0, end_ = std::min(2 * TILE_ROWS, count_ - first);
+    }
+    void rest() { finish_to(end_); }
+
+  private:
+    static constexpr int64_t MOST_LINES = 8;  // a turn: of few rows memory is what is waited for
+    RIDGELINE_INLINE void finish_to(int64_t end) {
+        for (; done_ < end; done_++) {
+            left_(first_ + done_, sums_ + done_ * LANES);
+            right_(first_ + done_, sums_ + (2 * TILE_ROWS + done_) * LANES);
+        }
+    }
+    const int64_t count_;
+    const Finish left_, right_;
+    const uint8_t *next_;
+    const int32_t *sums_ = nullptr;
+    int64_t rows_, lines_, first_ = 0, done_ = 0, end_ = 0;
+};
+
+template <class Finish>
+void pairs_by_tiles(const Call &call, int64_t strip, const uint8_t *const *weights, int64_t first, int64_t last) {
+    alignas(64) int32_t sums[4 * TILE_ROWS * LANES], others[4 * TILE_ROWS * LANES];
+    const Rows &rows = call.rows;
+    Meanwhile<Finish> meanwhile(call, strip, (last - first) / 2);
+    for (int64_t block = first; block + 2 <= last; block += 2) {
+        int32_t *to = block / 2 % 2 ? others : sums;
+        tiles_2x2(weights, rows.block(block), rows.chunks, to, meanwhile);
+        meanwhile.take(to, block * TILE_ROWS);
+    }
+    meanwhile.rest();
+}
+
 inline void by_tiles(const Call &call, int64_t strip, const uint8_t *const *weights, int64_t strips, int64_t first, int64_t last) {
     alignas(64) int32_t sums[4 * TILE_ROWS * LANES];
     const Rows &rows = call.rows;
     int64_t block = first;
-    for (; strips == 2 && block + 2 <= last; block += 2) {
-        tiles_2x2(weights, rows.block(block), rows.chunks, sums);
-        for (int64_t i = 0; i < 2; i++)
-            finish(call, strip + i, block * TILE_ROWS, 2 * TILE_ROWS, sums + i * 2 * TILE_ROWS * LANES);
+    if (strips == 2 && last - first > 1) {
+        for_kind_of(call.matrix, [&](auto *kind) {
+            pairs_by_tiles<std::remove_pointer_t<decltype(kind)>>(call, strip, weights, first, last);
+        });
+        block += (last - first) / 2 * 2;
     }
     for (; block < last; block++) {
         int64_t done = 0;

@@ -75,8 +75,10 @@ inline void tiles_1x4(const uint8_t *const *strips, const uint8_t *x, int64_t he
     _tile_stored(3, out + 3 * height * LANES, LINE);
 }
 
-// Two whole blocks of rows and two strips; out: [2 strips][32][16].
-inline void tiles_2x2(const uint8_t *const *strips, const uint8_t *x, int64_t chunks, int32_t *out) {
+// Two whole blocks of rows and two strips; out: [2 strips][32][16]. meanwhile: called at every chunk, because vectors and
+// memory have nothing to do while the matrix unit multiplies.
+template <class Meanwhile>
+inline void tiles_2x2(const uint8_t *const *strips, const uint8_t *x, int64_t chunks, int32_t *out, Meanwhile &meanwhile) {
     const uint8_t *below = x + chunks * TILE_BYTES;
     _tile_zero(0);
     _tile_zero(1);
@@ -91,6 +93,7 @@ inline void tiles_2x2(const uint8_t *const *strips, const uint8_t *x, int64_t ch
         _tile_loadd(7, strips[1] + at, LINE);
         _tile_dpbusd(2, 4, 7);
         _tile_dpbusd(3, 5, 7);
+        meanwhile();
     }
     _tile_stored(0, out, LINE);
     _tile_stored(1, out + 16 * LANES, LINE);

@@ -11,6 +11,8 @@
 
 namespace ridgeline {
 
+#define RIDGELINE_INLINE inline __attribute__((always_inline))
+
 constexpr int64_t LANES = 16;
 
 typedef float Floats __attribute__((vector_size(64)));
@@ -59,6 +61,18 @@ inline Ints nearest(Floats value) {
     Ints whole;
     for (int64_t lane = 0; lane < LANES; lane++) whole[lane] = (int32_t)__builtin_rintf(value[lane]);
     return whole;
+#endif
+}
+
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+// What is outside of 0 to 255 becomes the nearer of the two.
+inline Bytes to_bytes(Ints value) {
+#if defined(__AVX512F__)
+    return (Bytes)_mm512_cvtusepi32_epi8(_mm512_max_epi32((__m512i)value, _mm512_setzero_si512()));
+#else
+    const Ints positive = value < 0 ? Ints{} : value;
+    return __builtin_convertvector(positive > 255 ? Ints{} + 255 : positive, Bytes);
 #endif
 }
 
