@@ -67,7 +67,7 @@ class Ring:
         os.close(self._file)
 
     def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
-        """To a process that is being started."""
+        """To a process of this one's: while it is started, or over a pipe."""
         return _handed, (reduction.DupFd(self._file), *self._sizes)
 
     def add_step(self, step: StepRecord) -> None:
