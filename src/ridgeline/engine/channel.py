@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import queue
 import threading
 import time
@@ -20,6 +19,7 @@ from msgspec import structs
 
 from ridgeline.core.errors import RidgelineError
 from ridgeline.engine.engine import Engine
+from ridgeline.engine.handover import taken_over
 from ridgeline.engine.loop import EngineLoop, Inbox
 from ridgeline.engine.messages import (
     EngineInfo,
@@ -134,12 +134,12 @@ def host_ordered(connection: Connection, prepare: Callable[[], None], begun_ns: 
 
     begun_ns: when this process was started.
     """
-    orders: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[tuple[Callable[[], MakeEngine], int] | None] = queue.SimpleQueue()
     inbox: Inbox = queue.SimpleQueue()
 
     def read() -> None:
         with contextlib.suppress(EOFError, OSError):
-            orders.put((connection.recv_bytes(), time.perf_counter_ns()))
+            orders.put((taken_over(connection), time.perf_counter_ns()))
             while data := connection.recv_bytes():
                 inbox.put(decode_in(data))
         orders.put(None)
@@ -158,10 +158,10 @@ def host_ordered(connection: Connection, prepare: Callable[[], None], begun_ns: 
     prepared_ns = time.perf_counter_ns()
     if (order := orders.get()) is None:
         return
-    pickled, ordered_ns = order
+    unpickled, ordered_ns = order
 
     def make(report: Report) -> tuple[Engine, EngineInfo]:
-        engine, info = pickle.loads(pickled)(report)  # noqa: S301  (from whoever started this process)
+        engine, info = unpickled()(report)
         ahead_ms, waited_ms = ((prepared_ns - since_ns) / 1e6 for since_ns in (begun_ns, ordered_ns))
         return engine, structs.replace(info, ahead_ms=ahead_ms, ahead_waited_ms=max(0.0, waited_ms))
 

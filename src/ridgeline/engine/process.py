@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
+from ridgeline.engine.handover import hand_over
+
 
 class EngineProcess:
     """`start`, then `give` an order, each once. As a context it is started at the beginning, and gone after the end.
@@ -42,8 +44,9 @@ class EngineProcess:
 
     def give(self, order: Any) -> None:
         """Anything that can be pickled; the process hosts it (engine/channel.py)."""
+        assert self.process.pid is not None, "start() comes first"
         with contextlib.suppress(OSError):  # the process has ended: whoever reads the pipe sees that as well
-            self.connection.send(order)
+            hand_over(order, self.connection, self.process.pid)
 
     def kill(self) -> None:
         if self.process.pid is not None:
