@@ -4,7 +4,7 @@ python server.py             serves GPT-2 on http://localhost:8000
 python server.py --help      every flag of `ridgeline serve`
 """
 
-from ridgeline.cli import phase1_server
+if __name__ == "__main__":  # the engine's process imports this file again: it must not serve, and needs no command
+    from ridgeline.cli import phase1_server
 
-if __name__ == "__main__":  # the engine's process imports this file again and must not serve
     phase1_server()

@@ -97,6 +97,10 @@ def test_the_bundled_model_is_served_by_a_front_without_torch() -> None:
         url = server.url
         total = float(server.wait_for(r"ready after ([\d.]+) s")[1])
         server.wait_for(r"\n  other .* s\n")
+        whole, beside, waited = map(float, server.wait_for(
+            r"took ([\d.]+) s to start and import torch: ([\d.]+) s of it beside .*, ([\d.]+) s as 'import torch'"
+        ).groups())  # fmt: skip
+        assert whole == pytest.approx(beside + waited, abs=0.011)
         items = re.findall(r"^  (\S.*?) +(-?[\d.]+) s$", server.log, re.MULTILINE)
         assert {"python, imports", "model look-up", "tokenizer", "engine process", "import torch", "load weights"} <= {
             name for name, _ in items
@@ -191,6 +195,44 @@ def test_ctrl_c_while_the_engine_starts_ends_at_once(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
+def left_behind(front: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes of a front that has ended that do not end within three seconds: they would by themselves after five."""
+    group = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            group += [process] if os.getpgid(process.pid) == front.pid else []
+    alive: list[psutil.Process] = psutil.wait_procs(group, timeout=3)[1]
+    return alive
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no groups of processes to look for")
+def test_an_engine_that_was_started_ahead_ends_with_a_front_that_cannot_serve() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with served("--model", "demo", "--host", "127.0.0.1", "--port", port) as server:
+            assert server.process.wait(START_S) == 2
+            server.wait_for(f"--port {port}: in use")
+            assert left_behind(server.process) == []
+    with served("--model", "./nowhere") as server:
+        assert server.process.wait(START_S) == 1
+        server.wait_for("no such directory")
+        assert left_behind(server.process) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no groups of processes to signal")
+def test_ctrl_c_before_the_front_listens_leaves_no_engine_behind() -> None:
+    with served("--model", "demo") as server:
+        front = psutil.Process(server.process.pid)
+        while not front.children():  # the engine's process is started before anything that takes time
+            assert server.process.poll() is None
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(30) in (0, 1, 130), "0: it listened already; 1: the command line's, for an abort"
+        assert left_behind(server.process) == []
+        assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize("model", ["no-such-model", "./nowhere"])
 def test_a_model_asked_for_by_name_never_becomes_another(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -251,7 +293,7 @@ def test_an_idle_server_uses_less_than_a_hundredth_of_a_core(tmp_path: Path) -> 
     with served("--model", str(folder), "--kv-memory", "16MiB") as server:
         server.wait_for("ready after")
         front = psutil.Process(server.process.pid)
-        both = [front, *front.children(recursive=True)]
+        both = [front, engine_of(front.pid)]  # and not a compiler that is about to end
         shares: list[float] = []
         while len(shares) < 3:  # the first windows may hold what is left of the start
             begun_s, before_s = time.monotonic(), cpu_s(both)

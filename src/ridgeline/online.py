@@ -10,12 +10,13 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from ridgeline.ahead import engine_process
 from ridgeline.attending import Opening
 from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import Generation, read_generation
@@ -25,6 +26,7 @@ from ridgeline.core.stopwatch import Stopwatch, budget_table
 from ridgeline.engine.blackbox import BlackBox, CrashReports
 from ridgeline.engine.channel import Channel, ProcessChannel, Report, ThreadChannel
 from ridgeline.engine.messages import EngineInfo
+from ridgeline.engine.process import EngineProcess
 from ridgeline.engine.recorder import Recorder
 from ridgeline.engine.supervisor import Restarts
 from ridgeline.hub import Access, Resolved, choose
@@ -41,6 +43,8 @@ from ridgeline.text.chat import ChatTemplate
 from ridgeline.text.tokenizer import Tokenizer
 
 log = logging.getLogger("ridgeline")
+
+_IMPORT = "import torch"  # a lap of make_engine
 
 
 class Operator(Protocol):
@@ -128,10 +132,19 @@ async def prepare(
     return Prepared(found, order, tokenizer, generation, chat)
 
 
-def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, listed: ListedKeys, cache: Path) -> int:
+def serve(
+    config: Config,
+    access: Access,
+    terminal: Terminal,
+    started_ns: int,
+    listed: ListedKeys,
+    cache: Path,
+    ahead: EngineProcess | None,
+) -> int:
     """Serve until a signal; the exit code. started_ns: when the process started, as time.perf_counter_ns counts.
 
-    cache: Ridgeline's folder for what it keeps between runs.
+    cache: Ridgeline's folder for what it keeps between runs. ahead: the first engine's process, if it was started
+    before.
     """
     options = config.server
     logs.configure(options)
@@ -156,11 +169,11 @@ def serve(config: Config, access: Access, terminal: Terminal, started_ns: int, l
             prepared = await prepare(config, access, operator, report, clock, profiles.absolute(), cache)
         report("starting the engine", 0, 0)
         recorder: Recorder = chosen("recorder", options.recorder).create()
-        async with running_engine(make_channel(replace(prepared.order, sink=recorder)), report) as (engine, info):
-            whole_ms = clock.lap("engine process")
-            clock.laps_ms["engine process"] = round(max(0.0, whole_ms - sum(info.start_ms.values())), 1)
+        channel = make_channel(replace(prepared.order, sink=recorder), ahead if first else None)
+        async with running_engine(channel, report) as (engine, info):
+            clock.lap("engine process")
             name = config.model.served_model_name or prepared.found.name
-            budget = start_budget(clock.laps_ms | info.start_ms, clock.total_ms)
+            budget = start_budget(clock, info)
             for line in start_log(info, name, budget) if first else [f"the engine is restored; {budget[0]}"]:
                 say(line)
             service = Service(
@@ -199,14 +212,31 @@ def _keys(kind: Kind, file: str | None, listed: str | None, operator: Operator) 
     return keys
 
 
-def make_channel(order: EngineOrder) -> Channel:
+def make_channel(order: EngineOrder, ahead: EngineProcess | None) -> Channel:
     make = partial(make_engine, order)
-    return ThreadChannel(make) if order.config.server.in_process else ProcessChannel(make)
+    if order.config.server.in_process:
+        return ThreadChannel(make)
+    return ProcessChannel(make, ahead or engine_process(order.config))
 
 
-def start_budget(laps_ms: Mapping[str, float], total_ms: float) -> list[str]:
-    """Where the time to ready went: the total, then a line an item; the items add up to it."""
-    return [f"ready after {total_ms / 1000:.2f} s", *budget_table(laps_ms, total_ms)]
+def start_budget(clock: Stopwatch, info: EngineInfo) -> list[str]:
+    """Where the time to ready went: the total, then a line an item; the items add up to it.
+
+    What the engine's process imported beside the front counts only as far as the front waited for it; how long it took
+    in all is the last line.
+    """
+    started = dict(info.start_ms)
+    started[_IMPORT] = started.get(_IMPORT, 0.0) + info.ahead_waited_ms
+    rest_ms = max(0.0, clock.laps_ms["engine process"] - sum(started.values()))
+    laps_ms = clock.laps_ms | {"engine process": rest_ms} | started
+    budget = [f"ready after {clock.total_ms / 1000:.2f} s", *budget_table(laps_ms, clock.total_ms)]
+    if info.ahead_ms:
+        beside_s, waited_s = (info.ahead_ms - info.ahead_waited_ms) / 1000, info.ahead_waited_ms / 1000
+        budget.append(
+            f"the engine's process took {info.ahead_ms / 1000:.2f} s to start and import torch: {beside_s:.2f} s of it "
+            f"beside the lines above, {waited_s:.2f} s as '{_IMPORT}'"
+        )
+    return budget
 
 
 def start_log(info: EngineInfo, name: str, budget: Sequence[str]) -> list[str]:

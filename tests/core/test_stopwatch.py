@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from ridgeline.core.stopwatch import Stopwatch, budget_table
 
 
@@ -31,9 +33,20 @@ def test_laps_cover_the_time_from_the_beginning_that_was_given() -> None:
     assert abs(sum(watch.laps_ms.values()) - watch.total_ms) < 0.2
 
 
-def test_the_start_of_a_process_lies_between_its_birth_and_its_first_line() -> None:
+ALONE = ""
+BUSY = """
+import hashlib, threading
+busy = [threading.Thread(target=hashlib.sha256, args=(bytes(2**28),)) for _ in range(3)]
+for one in busy: one.start()
+for one in busy: one.join()
+"""
+
+
+@pytest.mark.parametrize("before", [ALONE, BUSY], ids=["alone", "with busy threads"])
+def test_the_start_of_a_process_lies_between_its_birth_and_its_first_line(before: str) -> None:
     code = (
-        "import time; from ridgeline.core.stopwatch import process_start_ns;"
+        "import time; from ridgeline.core.stopwatch import process_start_ns\n"
+        f"{before}\n"
         "first = time.perf_counter_ns(); print((first - process_start_ns()) / 1e9)"
     )
     begun_s = time.perf_counter()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from msgspec import structs
+
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.types import Output, Plan
 from ridgeline.engine.channel import Report
@@ -63,6 +65,26 @@ def recorded(sink: Sink, report: Report) -> tuple[Engine, EngineInfo]:
 def recorded_falling(sink: Sink, report: Report) -> tuple[Engine, EngineInfo]:
     runner = Falling(slots=SLOTS, max_len=MAX_LEN, num_blocks=NUM_BLOCKS, block_size=BLOCK_SIZE)
     return engine_with(runner, sink=sink), INFO
+
+
+_PREPARED: list[str] = []
+
+
+def prepare(name: str) -> None:
+    """In a process that does not know yet what it is to build."""
+    _PREPARED.append(name)
+
+
+def unprepared() -> None:
+    raise ImportError("a library that is not there")
+
+
+def stuck_preparing(_name: str) -> None:
+    time.sleep(3600)
+
+
+def named_as_prepared(report: Report) -> tuple[Engine, EngineInfo]:
+    return engine_with(scripted_runner()), structs.replace(INFO, model=_PREPARED[0])
 
 
 def misconfigured(report: Report) -> tuple[Engine, EngineInfo]:

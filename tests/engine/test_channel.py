@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import pytest
+from msgspec import structs
 
 from ridgeline.core.errors import BadRequest, EngineDied, Unavailable
 from ridgeline.core.types import End, Sampling
 from ridgeline.engine.channel import Channel, MakeEngine, ProcessChannel, ThreadChannel
 from ridgeline.engine.client import EngineClient, Stream
+from ridgeline.engine.process import EngineProcess
 from tests.engine import engines
 from tests.scripted import naive
 
@@ -43,7 +46,8 @@ def test_streams_carry_each_request_its_own_tokens(open_channel: Open) -> None:
         client = EngineClient(open_channel(engines.working))
         client.start(lambda *progress: seen.append(progress))
         try:
-            assert await client.ready() == engines.INFO
+            info = await client.ready()
+            assert structs.replace(info, ahead_ms=0.0, ahead_waited_ms=0.0) == engines.INFO
             assert seen == [("loading weights", 3, 4)]
             sampling = Sampling(stop_ids=(5,))
             asked = [(prompt(1, 2, 3), 20), (prompt(7), 9), (prompt(4, 4), 30)]
@@ -184,3 +188,38 @@ def test_closing_ends_an_engine_that_is_loading() -> None:
         assert not channel.process.is_alive()
 
     asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+def test_a_process_started_ahead_prepares_before_it_is_ordered() -> None:
+    async def talk() -> None:
+        with EngineProcess("tests.engine.engines:prepare", "prepared by name") as ahead:
+            channel = ProcessChannel(engines.named_as_prepared, ahead)
+            client = EngineClient(channel)
+            client.start()
+            info = await client.ready()
+            assert info.model == "prepared by name"
+            assert 0 <= info.ahead_waited_ms <= info.ahead_ms
+            assert (await drain(client.submit(prompt(3), 4, Sampling())))[0] == naive([3], 4, Sampling())
+            await asyncio.to_thread(client.close)
+            assert channel.process.exitcode == 0
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+def test_what_cannot_be_prepared_is_told_by_the_order_that_needs_it() -> None:
+    async def talk() -> None:
+        with EngineProcess("tests.engine.engines:unprepared") as ahead:
+            client = EngineClient(ProcessChannel(engines.defective, ahead))
+            client.start()
+            with pytest.raises(Unavailable, match="ZeroDivisionError"):
+                await client.ready()
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(asyncio.wait_for(talk(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("prepare", ["prepare", "stuck_preparing"])
+def test_a_process_that_was_never_ordered_is_gone_after_its_context(prepare: str) -> None:
+    with EngineProcess(f"tests.engine.engines:{prepare}", "nothing") as ahead:
+        assert ahead.process.pid is not None
+    assert not psutil.pid_exists(ahead.process.pid)

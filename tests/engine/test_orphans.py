@@ -37,3 +37,32 @@ def test_the_engine_ends_when_its_front_is_killed(make: str) -> None:
     finally:
         front.kill()
         front.communicate()
+
+
+AHEAD = """
+import sys, threading
+from ridgeline.engine.process import EngineProcess
+with EngineProcess(f"tests.engine.engines:{sys.argv[1]}", "nothing") as ahead:
+    print(ahead.process.pid, flush=True)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("prepare", ["prepare", "stuck_preparing"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_process_that_waits_for_its_order_ends_with_its_front(prepare: str, sent: signal.Signals) -> None:
+    front = subprocess.Popen(
+        [sys.executable, "-c", AHEAD, prepare],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert front.stdout is not None
+        engine = psutil.Process(int(front.stdout.readline()))
+        front.send_signal(sent)
+        front.wait(20)
+        gone, alive = psutil.wait_procs([engine], timeout=60)
+        assert (gone, alive) == ([engine], [])
+    finally:
+        front.kill()
+        front.communicate()

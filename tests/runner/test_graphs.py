@@ -86,6 +86,19 @@ def test_any_attention_that_plans_on_the_device(
     assert decode(runner, PROMPTS, NEW, PLAIN, Way(horizon=3)) == MADE
 
 
+@each_packing
+@each_device
+@pytest.mark.parametrize("sizes", [{}, {"slots": 1, "num_blocks": 2}, {"slots": 5}], ids=str)
+def test_a_warm_up_rehearses_what_is_replayed_and_leaves_no_trace(
+    packing: Packing, device: Callable[..., CpuDevice], sizes: dict[str, int]
+) -> None:
+    make_runner(MODEL, packing, graphs=Graphs, block_size=16, **sizes).warm_up()  # type: ignore[arg-type]
+    runner = graphed(packing, device=device_of(device))
+    runner.warm_up()
+    ready(runner)
+    assert decode(runner, PROMPTS, NEW, PLAIN, Way(horizon=3)) == MADE
+
+
 def test_the_first_step_of_a_size_is_packed_and_later_ones_are_replays() -> None:
     driver = Driver(graphed())
     for slot in range(3):

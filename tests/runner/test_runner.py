@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
 from ridgeline.core.errors import BadRequest
 from ridgeline.core.types import MAX_STOP_IDS, NO_BLOCKS, NO_TOKENS, Join, Plan, Sampling
+from ridgeline.device.cpu import CpuDevice
 from ridgeline.runner.inputs import Packing, Padded, Ragged
 from tests.tensors import TINY, Driver, Way, all_logits, cpu, decode, lively, make_runner, random_prompts
 
@@ -191,4 +196,32 @@ def test_warm_up_leaves_no_trace(packing: Packing) -> None:
         make_runner(MODEL, packing, **sizes).warm_up()  # type: ignore[arg-type]
     runner = make_runner(MODEL, packing)
     runner.warm_up()
+    assert decode(runner, PROMPTS, 20) == SOLO
+
+
+class Compiling(CpuDevice):
+    """Makes the calls that a GPU makes for its compilers, beside the body and at once."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.float32, threads=1, native_bfloat16=False)
+        self.shapes: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def compiling_beside(self, calls: Sequence[Callable[[], object]]) -> Iterator[None]:
+        with ThreadPoolExecutor(4) as pool:
+            made = [pool.submit(torch.inference_mode()(call)) for call in calls]
+            yield
+        self.shapes = [tuple(one.result().shape) for one in made]  # type: ignore[attr-defined]
+
+
+@each_packing
+def test_products_are_compiled_for_every_small_number_of_rows_beside_the_warm_up(packing: Packing) -> None:
+    device = Compiling()
+    runner = make_runner(MODEL, packing, device=device)
+    runner.warm_up()
+    d, inner, vocab = TINY.d_model, TINY.d_inner, TINY.vocab
+    assert device.shapes == [
+        shape for rows in (1, 2, 4, 8)
+        for shape in [(rows, 3 * d), (rows, d), (rows, inner), (rows, d), (rows, vocab), (rows,)]
+    ]  # fmt: skip
     assert decode(runner, PROMPTS, 20) == SOLO

@@ -13,7 +13,6 @@ from ridgeline.cli.environment import api_key, cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
-from ridgeline.core.params import SamplingParams
 
 if TYPE_CHECKING:
     from ridgeline.talk.lines import Lines
@@ -49,6 +48,7 @@ def chat(
 
     Example: ridgeline chat --model demo
     """
+    from ridgeline.core.params import SamplingParams
     from ridgeline.talk.conversation import Conversation
     from ridgeline.talk.loop import Talk
     from ridgeline.terminal import Terminal

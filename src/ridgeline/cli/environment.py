@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from ridgeline.core.errors import ConfigError
-from ridgeline.hub.access import Access
+
+if TYPE_CHECKING:
+    from ridgeline.hub.access import Access
 
 _API_KEYS, _ADMIN_KEYS = "RIDGELINE_API_KEYS", "RIDGELINE_ADMIN_KEYS"
 
 
 def hub_access() -> Access:
     """How the hub is reached, as the environment says (the names are the Hugging Face libraries' own)."""
+    from ridgeline.hub.access import Access
+
     cache = os.environ.get("HF_HUB_CACHE")
     return Access(
         endpoint=os.environ.get("HF_ENDPOINT") or None,

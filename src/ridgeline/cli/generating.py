@@ -15,7 +15,6 @@ from ridgeline.cli.environment import cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
-from ridgeline.core.params import SamplingParams
 
 if TYPE_CHECKING:
     from ridgeline.llm import Generation, Piece
@@ -44,6 +43,7 @@ def generate(
 
     Example: ridgeline generate --model demo "Once upon a time"
     """
+    from ridgeline.core.params import SamplingParams
     from ridgeline.llm import LLM
     from ridgeline.terminal import Terminal
 

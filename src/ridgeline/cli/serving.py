@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from ridgeline.ahead import engine_process
 from ridgeline.cli.environment import admin_keys, api_keys, cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
@@ -34,8 +37,10 @@ def server(config: Config) -> None:
 
 def _serve(config: Config) -> None:
     started_ns = process_start_ns()
-    from ridgeline import online
-    from ridgeline.terminal import Terminal
+    # First of all, because it takes longest; what follows runs beside it.
+    with nullcontext() if config.server.in_process else engine_process(config) as ahead:
+        from ridgeline import online
+        from ridgeline.terminal import Terminal
 
-    keys = online.ListedKeys(api_keys(), admin_keys())
-    raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, keys, cache_dir()))
+        keys = online.ListedKeys(api_keys(), admin_keys())
+        raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, keys, cache_dir(), ahead))

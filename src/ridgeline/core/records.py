@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata  # takes 20 ms, and every command imports this file
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

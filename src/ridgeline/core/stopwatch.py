@@ -31,12 +31,13 @@ class Stopwatch:
 
 
 def process_start_ns() -> int:
-    """When this process started, as time.perf_counter_ns counts. Exact to 10 ms on Linux.
+    """When this process started, as time.perf_counter_ns counts. Exact to 10 ms on Linux. For the main thread.
 
-    Elsewhere, and where a container hides it, the CPU time spent so far stands in: a start mostly computes. (psutil's
-    create_time is not used: on Linux it rests on a boot time in whole seconds.)
+    Elsewhere, and where a container hides it, the CPU time that this thread spent so far stands in: a start mostly
+    computes. (Not that of the process: numpy starts a thread a core, and where they spin it is seconds older than the
+    process. psutil's create_time is not used either: on Linux it rests on a boot time in whole seconds.)
     """
-    cpu_s = time.process_time()
+    cpu_s = time.thread_time()
     age_s = _age_s()
     if age_s is None or not cpu_s - 0.1 <= age_s <= cpu_s + _LONGEST_START_S:
         age_s = cpu_s

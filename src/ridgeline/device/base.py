@@ -103,6 +103,14 @@ class Device(Protocol):
         """
         ...
 
+    def compiling_beside(self, calls: Sequence[Callable[[], object]]) -> AbstractContextManager[None]:
+        """While the body runs, calls are made too, several at once, for the kernels that a first call compiles. Nothing
+        is called where none is compiled then.
+
+        A call that fails is passed over: it fails again where its result is needed.
+        """
+        ...
+
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
         """Integer arrays of one type to the device in one copy. They may alias the arrays: do not write those again."""
         ...

@@ -51,6 +51,9 @@ class CpuDevice:
     def capture(self, fn: Callable[[], None]) -> Callable[[], None]:
         return fn
 
+    def compiling_beside(self, calls: Sequence[Callable[[], object]]) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
+
     def upload(self, arrays: Sequence[Any]) -> list[torch.Tensor]:
         # torch shares memory with arrays, and warns about those that it must not write.
         return [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in arrays]

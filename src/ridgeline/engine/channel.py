@@ -6,21 +6,20 @@ Both sides drain their end at once (a thread reads the pipe), so neither ever wa
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import queue
-import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
+from msgspec import structs
+
 from ridgeline.core.errors import RidgelineError
 from ridgeline.engine.engine import Engine
+from ridgeline.engine.handover import taken_over
 from ridgeline.engine.loop import EngineLoop, Inbox
 from ridgeline.engine.messages import (
     EngineInfo,
@@ -33,6 +32,7 @@ from ridgeline.engine.messages import (
     decode_out,
     encode,
 )
+from ridgeline.engine.process import EngineProcess
 
 _LAST_STEP_S = 5  # for the step that runs when the other side ends
 
@@ -88,19 +88,18 @@ class ThreadChannel:
 class ProcessChannel:
     """The engine in a process of its own: it loads torch, this one does not.
 
-    make must be importable by name in a new process (a module's function, or functools.partial of one).
+    make must be importable by name in a new process (a module's function, or functools.partial of one). ahead: a
+    process that may have been started already.
     """
 
-    def __init__(self, make: MakeEngine) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, self._theirs = context.Pipe()
-        self.process = context.Process(target=_child, args=(make, self._theirs), name="ridgeline-engine", daemon=True)
+    def __init__(self, make: MakeEngine, ahead: EngineProcess | None = None) -> None:
+        self._make, self._engine = make, ahead or EngineProcess()
+        self._connection, self.process = self._engine.connection, self._engine.process
         self._closing = self._serving = False
 
     def start(self, on_message: Callable[[Out], None]) -> None:
-        with _signals_held():
-            self.process.start()
-        self._theirs.close()  # ours of theirs: otherwise the pipe never reports its end
+        self._engine.start()
+        self._engine.give(self._make)
         threading.Thread(target=self._read, args=(on_message,), name="engine-reader", daemon=True).start()
 
     def send(self, message: In) -> None:
@@ -111,15 +110,11 @@ class ProcessChannel:
     def close(self) -> None:
         """End the engine: at once while it starts, then after the step it is in, or after five seconds in any case."""
         self._closing = True
-        if self.process.pid is not None and not self._serving:
-            self.process.kill()
+        if not self._serving:
+            self._engine.kill()
         with contextlib.suppress(OSError):
             self._connection.send_bytes(b"")
-        if self.process.pid is not None:
-            self.process.join(_LAST_STEP_S)
-            if self.process.is_alive():
-                self.process.kill()
-                self.process.join()
+        self._engine.join(_LAST_STEP_S)
 
     def _read(self, on_message: Callable[[Out], None]) -> None:
         failed = False
@@ -134,39 +129,20 @@ class ProcessChannel:
             on_message(Failed(f"the engine process ended with code {self.process.exitcode}", expected=False))
 
 
-_FOR_THE_FRONT = {signal.SIGINT, signal.SIGTERM}
-"""What a terminal, a supervisor or `timeout` sends to the whole group: the front gets it as well, and decides."""
+def host_ordered(connection: Connection, prepare: Callable[[], None], begun_ns: int) -> None:
+    """The engine's process: one thread reads the pipe, the main thread prepares, builds what is ordered, and steps.
 
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """A process started inside has these signals blocked until it ignores them, which takes it half a second.
-
-    Here they are held back as long, and none is lost.
+    begun_ns: when this process was started.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    resource_tracker.ensure_running()  # it would be started inside, and unblocks them when it was
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FRONT)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _child(make: MakeEngine, connection: Connection) -> None:
-    """The engine's process: one thread reads the pipe, the main thread steps."""
-    for one in _FOR_THE_FRONT:
-        signal.signal(one, signal.SIG_IGN)
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_FRONT)
+    orders: queue.SimpleQueue[tuple[Callable[[], MakeEngine], int] | None] = queue.SimpleQueue()
     inbox: Inbox = queue.SimpleQueue()
 
     def read() -> None:
         with contextlib.suppress(EOFError, OSError):
+            orders.put((taken_over(connection), time.perf_counter_ns()))
             while data := connection.recv_bytes():
                 inbox.put(decode_in(data))
+        orders.put(None)
         inbox.put(None)
         # The front is gone, perhaps killed. A step that hangs, or a load of minutes, must not outlive it; a loop that
         # ends by itself takes this thread, which is a daemon, with it.
@@ -178,4 +154,15 @@ def _child(make: MakeEngine, connection: Connection) -> None:
             connection.send_bytes(encode(message))
 
     threading.Thread(target=read, name="reader", daemon=True).start()
+    prepare()
+    prepared_ns = time.perf_counter_ns()
+    if (order := orders.get()) is None:
+        return
+    unpickled, ordered_ns = order
+
+    def make(report: Report) -> tuple[Engine, EngineInfo]:
+        engine, info = unpickled()(report)
+        ahead_ms, waited_ms = ((prepared_ns - since_ns) / 1e6 for since_ns in (begun_ns, ordered_ns))
+        return engine, structs.replace(info, ahead_ms=ahead_ms, ahead_waited_ms=max(0.0, waited_ms))
+
     host_engine(make, inbox, deliver)

@@ -137,6 +137,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     """What the engine turned out to be: facts for /v1/models, the start log and clients' arithmetic.
 
     memory_bytes_per_s: that its steps can read at most, memory_of: in words, and whose they are; None: nobody knows.
+    ahead_ms: from the start of the engine's own process until it was prepared to build anything, ahead_waited_ms: the
+    part of it for which its order waited.
     """
 
     model: str
@@ -154,6 +156,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     start_ms: dict[str, float]
     memory_bytes_per_s: float | None = None
     memory_of: str | None = None
+    ahead_ms: float = 0.0
+    ahead_waited_ms: float = 0.0
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):

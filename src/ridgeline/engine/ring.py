@@ -12,7 +12,6 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterable
-from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from ridgeline.core.flight import Lives, Rows, Steps
 from ridgeline.core.types import Ints, StepRecord
 from ridgeline.engine.engine import Life
+from ridgeline.engine.handover import SharedFile
 
 STEPS, ROWS, LIVES = 4096, 262_144, 16_384
 _STEPS_BEGUN, _STEPS_DONE, _ROWS_BEGUN, _LIVES_BEGUN, _LIVES_DONE = range(5)
@@ -67,8 +67,8 @@ class Ring:
         os.close(self._file)
 
     def __reduce__(self) -> tuple[Callable[..., Ring], tuple[Any, ...]]:
-        """To a process that is being started."""
-        return _handed, (reduction.DupFd(self._file), *self._sizes)
+        """To a process of this one's."""
+        return _handed, (SharedFile(self._file), *self._sizes)
 
     def add_step(self, step: StepRecord) -> None:
         head, at, (most_steps, most_rows, _) = self._head, self._head[_ROWS_BEGUN], self._sizes
@@ -137,5 +137,5 @@ def size_of(steps: int, rows: int, lives: int) -> int:
     return _HEAD_BYTES + steps * _STEP.size + lives * _LIFE.size + rows * _ROW.itemsize
 
 
-def _handed(file: Any, steps: int, rows: int, lives: int) -> Ring:
-    return Ring(file.detach(), steps, rows, lives)
+def _handed(file: SharedFile, steps: int, rows: int, lives: int) -> Ring:
+    return Ring(file.number, steps, rows, lives)

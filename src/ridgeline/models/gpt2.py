@@ -121,3 +121,18 @@ class GPT2:
         """hidden: [rows, d_model]. Returns of each row the likeliest token, [rows] int64."""
         normed = self.norm(hidden)
         return self.head.greedy(normed)[1] if isinstance(self.head, Greedy) else greedy(self.head(normed))
+
+    def products(self, x: Tensor) -> list[Callable[[], object]]:
+        """The products of a step, each by itself, for whoever wants their kernels compiled.
+
+        x: [rows, d_model], any values. Every layer's matrices are shaped like the first one's.
+        """
+        block, inner = self.blocks[0], x.new_zeros(x.shape[0], self.spec.d_inner)
+        return [
+            lambda: block.qkv(block.norm_1(x)),
+            lambda: block.attn_out(x, residual=x),
+            lambda: block.mlp_in(block.norm_2(x)),
+            lambda: block.mlp_out(inner, residual=x),
+            lambda: self.logits(x),
+            lambda: self.greedy(x),
+        ]

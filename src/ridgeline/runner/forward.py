@@ -31,6 +31,10 @@ class Model(Protocol):
         logits."""
         ...
 
+    def products(self, x: Tensor) -> Sequence[Callable[[], object]]:
+        """x: [rows, d_model], any values. The products of a step of so many rows, each by itself."""
+        ...
+
 
 class Forward(Protocol):
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:

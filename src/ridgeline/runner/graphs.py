@@ -54,6 +54,10 @@ class Replays(Protocol):
         """Nothing is to do: make ready one thing that launches may need. False: all is."""
         ...
 
+    def rehearse(self) -> None:
+        """Before the first plan: what would otherwise be compiled while a request waits."""
+        ...
+
 
 class NoGraphs:
     """Every step is packed on the host and launched operation after operation."""
@@ -68,6 +72,9 @@ class NoGraphs:
 
     def idle(self) -> bool:
         return False
+
+    def rehearse(self) -> None:
+        """The warm-up has launched the same operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,16 @@ class Graphs:
             self._capture(missing)
         return missing is not None
 
+    def rehearse(self) -> None:
+        """The smallest step of either kind, as it would be captured, but in memory that is given back: the first graphs
+        to be captured are the largest. A step of few rows and one of many have other kernels."""
+        smallest = [Key(self._sizes[0], 0, LIKELIEST), Key(self._sizes[0], 0, DRAWN)]
+        smallest += [Key(self._mixed_sizes[0], tokens, LIKELIEST) for tokens in self._tokens[:1]]
+        for key in smallest:
+            self._ring.lose()
+            self._harmless(key)()
+        self._ring.lose()
+
     def _beforehand(self) -> Iterator[Key]:
         """What is worth capturing before anybody needs it. The largest first: what it computes on the way has room for
         all others."""
@@ -181,15 +198,17 @@ class Graphs:
 
     def _capture(self, key: Key) -> None:
         self._ring.lose()
+        self._graphs[key] = self._tables.device.capture(self._harmless(key))
+
+    def _harmless(self, key: Key) -> Callable[[], None]:
+        """The step, of nobody until somebody is seated."""
         choose = self._choose[key.needs]
-        if key.tokens:
-            shape = self._shape(key)
-            self._mixed.rehearse(shape)
-            step = partial(self._mixed.step, shape, choose)
-        else:
+        if not key.tokens:
             self._steps.rehearse()
-            step = partial(self._steps.step, key.seats, choose)
-        self._graphs[key] = self._tables.device.capture(step)
+            return partial(self._steps.step, key.seats, choose)
+        shape = self._shape(key)
+        self._mixed.rehearse(shape)
+        return partial(self._mixed.step, shape, choose)
 
     def _shape(self, key: Key) -> Shape:
         return Shape.of(key.seats, key.tokens, self._tile)

@@ -19,7 +19,10 @@ from ridgeline.runner.sampler import Choose, Sampler
 from ridgeline.runner.scores import Scoring
 from ridgeline.runner.slots import Sizes, SlotTables
 
-WARM_UP_TOKENS = 64
+WARM_UP_TOKENS, WARM_UP_FEW = 64, 5
+"""Of prompts. Kernels of few rows are others, and those for a number that 16 divides are compiled apart."""
+FEW_ROWS = (1, 2, 4, 8)
+"""Each has kernels of its own, on a GPU."""
 WARM_UP_DECODES = 3
 
 
@@ -101,12 +104,26 @@ class Runner:
         return self.graphs.idle()
 
     def warm_up(self) -> None:
-        """Run a prompt and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:
+        """Run prompts and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:
         it writes to blocks as if all were free."""
+        with self.device.compiling_beside(self._products()):
+            self._try(WARM_UP_TOKENS, WARM_UP_DECODES)
+            self._try(WARM_UP_FEW, 0)
+            self._rehearse_graphs()
+        self.device.synchronize()
+
+    def _products(self) -> list[Callable[[], object]]:
+        model, device = self.eager.model, self.device
+        rows = [rows for rows in FEW_ROWS if rows <= self.sizes.step_tokens]
+        x = torch.zeros(max(rows), model.spec.d_model, dtype=device.compute, device=device.torch_device)
+        return [call for count in rows for call in model.products(x[:count])]
+
+    def _try(self, tokens: int, decodes: int) -> None:
+        """A prompt of so many tokens, and so many steps after it."""
         sizes = self.sizes
         room = min(sizes.max_len, sizes.num_blocks * sizes.block_size)
-        count = max(1, min(WARM_UP_TOKENS, room - WARM_UP_DECODES))
-        steps = min(1 + WARM_UP_DECODES, room - count + 1)
+        count = max(1, min(tokens, room - decodes))
+        steps = min(1 + decodes, room - count + 1)
         limit = min(count + steps, sizes.max_len)
         blocks = tuple(range(-(-limit // sizes.block_size)))[: sizes.num_blocks]
         sampling = Sampling(temperature=1.0, top_p=0.9, frequency_penalty=0.1, logprobs=1)
@@ -116,7 +133,10 @@ class Runner:
             self.collect(self.launch(lone_plan(start, count, joins, leaves=())))
             start, count, joins = start + count, 1, ()
         self.vacate(0)
-        self.device.synchronize()
+
+    @torch.inference_mode()
+    def _rehearse_graphs(self) -> None:
+        self.graphs.rehearse()
 
     @torch.inference_mode()
     def vacate(self, slot: int) -> None:
