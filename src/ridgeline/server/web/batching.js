@@ -43,7 +43,7 @@ async function run() {
   say(ended ? `${ended}${found.length ? " What was measured stands." : ""}` : whole);
   curve.locked = found.length > 0;
   if (found.length > 1) at("burst-told").replaceChildren(...explained(curve.guess).map((text, i) => element("p", {class: i ? "" : "verdict", text})));
-  guessed();
+  settle();
 }
 
 function explained(guess) {
