@@ -36,7 +36,7 @@ async function run() {
     for await (const one of climbed(signal)) {
       taken(one);
       show();
-      say(`Round ${one.round + 1}: ${one.many} at once measured`);
+      say(`Round ${one.round + 1} …`);
     }
   });
   const whole = `Done: medians of ${plural(rounds.length, "round")}, in which the levels took turns.`;
@@ -55,6 +55,7 @@ function explained(guess) {
   }
   if (found.some(level => level.rows > 1.1 * level.many)) sentences.push("Requests of others were in these steps too, so they share in the figures.");
   if (most.spread > UNSTEADY) sentences.push(`The rounds differ by up to ${number(most.spread, 1)} times: something else keeps this machine busy.`);
+  if (most.times > 1.1 * most.many) sentences.push(`More than ${most.many} times is no gain of batching: the request that was alone was held up by something else.`);
   const step_ms = 1000 * one.rows / one.tokens_per_s, full_ms = 1000 * most.rows / most.tokens_per_s, longer = full_ms / step_ms;
   sentences.push(`A step of one took ${ms(step_ms)}, a step of ${number(most.rows)} ${ms(full_ms)}: ${three(longer)} times as long for ${number(most.rows / one.rows)} times the tokens. ${reason(longer, most.rows)}`);
   return sentences;
@@ -66,7 +67,7 @@ function reason(longer, rows) {
   return "What each request brings along, its arithmetic, its cache and the way of its tokens to this page, outweighs what they share: reading every weight once a step.";
 }
 
-const say = text => { at("burst-state").textContent = text; };
+const say = text => { if (at("burst-state").textContent !== text) at("burst-state").textContent = text; };
 
 function show() {
   curve.put(found.map(one => one.times));

@@ -4,7 +4,8 @@
 import {ask, events} from "./server.js";
 
 export const LEVELS = [1, 2, 4, 8, 16];
-const NEW_TOKENS = 48, MOST_ROUNDS = 7, ROUNDS_MS = 4000; // after which no further round begins
+const NEW_TOKENS = 48;
+const LEAST_ROUNDS = 3, MOST_ROUNDS = 7, ROUNDS_MS = 4000; // after which no round begins that is one of more than the least
 const TOGETHER = {method: "POST", headers: {"Content-Type": "application/json"}};
 
 let asked = 0; // prompts so far: no two are alike, so none is found in the prefix cache
@@ -41,7 +42,8 @@ export async function* climbed(signal) {
   // them. Before that a short burst that is not measured: what is made on first use is made then.
   await burst([prompt(), prompt()], 4, signal);
   const begun = performance.now();
-  for (let round = 0; round < MOST_ROUNDS && (!round || performance.now() - begun < ROUNDS_MS); round += 1) {
+  const enough = round => round >= (performance.now() - begun < ROUNDS_MS ? MOST_ROUNDS : LEAST_ROUNDS);
+  for (let round = 0; !enough(round); round += 1) {
     for (const many of LEVELS) yield {round, many, ...await burst(Array.from({length: many}, prompt), NEW_TOKENS, signal)};
   }
 }

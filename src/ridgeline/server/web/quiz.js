@@ -5,6 +5,8 @@ import {at, copy, element} from "./dom.js";
 import {judged, near, parsed} from "./guess.js";
 
 const guesses = new Map(); // by chapter, until the page is left
+const APART = 7; // per cent of the line, as wide as a mark on a phone
+
 let questions = null;
 
 export async function load() {
@@ -64,7 +66,12 @@ function lane(guess, {answers}) {
   // Where they lie on a line that doubles; it says nothing that the sentences below do not.
   const all = [guess, ...answers.map(one => one.answer)], low = Math.min(...all) / 1.5, high = 1.5 * Math.max(...all);
   const marks = [element("i", {class: "badge yours", text: "?"}), ...answers.map((_, i) => badge(i))];
-  marks.forEach((mark, i) => { mark.style.left = `${100 * Math.log(all[i] / low) / Math.log(high / low)}%`; });
+  const places = all.map((value, i) => [100 * Math.log(value / low) / Math.log(high / low), marks[i]]).sort((a, b) => a[0] - b[0]);
+  places.reduce((last, [percent, mark]) => {
+    const place = Math.max(percent, last + APART); // beside one another where they are the same
+    mark.style.left = `${place}%`;
+    return place;
+  }, 0);
   return element("div", {class: "line", "aria-hidden": "true"}, ...marks);
 }
 
