@@ -23,7 +23,7 @@ from ridgeline.lab.ladder.verdict import lines as ladder_lines
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("bench.md", "gpus.md")),
+    *(ROOT / "docs" / name for name in ("bench.md", "gpus.md", "ladder.md")),
     *sorted((ROOT / "docs" / "learn").glob("[1-9]*.md")),
 )
 MARKED = re.compile(r"(<!-- table (\w+): scripts/readme_table.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -32,6 +32,7 @@ PEERS = (
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
 GPU = "2026-11-26-steps-h100"
+MIXED = "2026-11-26-mixed-h100"
 GPU_RUNS = (
     ("step", "bfloat16"),
     ("step-16", "16 steps a visit, 2 launches in flight"),
@@ -112,20 +113,28 @@ def _range(bounds: list[int]) -> str:
 
 def climbed() -> str:
     """The ladder, as its run file has it."""
-    found = read(ROOT / "records" / LADDER[0])
+    return _climbed(*LADDER)
+
+
+def _climbed(name: str, machine: str) -> str:
+    found = read(ROOT / "records" / name)
     shown = ladder_lines(found["results"])
     head = (
-        f"The ladder on {LADDER[1]}, {found['config']['model']}: each rung keeps the switches of those above "
+        f"The ladder on {machine}, {found['config']['model']}: each rung keeps the switches of those above "
         "it in this table; gains are medians within a round, with the range of all rounds:\n\n"
     )
     columns = ["rung", "tokens/s", "against the one before", "verdict"]
     return head + lines(columns, [_rung(line) for line in shown if line.verdict != "skipped"])
 
 
+def _rate(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:,.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.3g}"
+
+
 def _rung(line: Line) -> list[str]:
     ratio = line.ratio
     gain = "" if ratio is None else f"{ratio.ratio:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
-    return [line.title, f"{line.facts['tokens_per_s']:.3g}", gain, line.verdict]
+    return [line.title, _rate(line.facts["tokens_per_s"]), gain, line.verdict]
 
 
 def on_gpu() -> str:
@@ -137,13 +146,15 @@ def on_gpu() -> str:
     keys = list(dict.fromkeys(key for row in cells.values() for key in row))
     rows = [[title, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for title, row in cells.items()]
     head = f"GPT-2 124M's shape on an {device}, tokens a second:\n\n"
-    offline = [load(f"{GPU}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-fp8")]
-    http = load(f"{GPU}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
+    gathered, continuous = (
+        load(f"{MIXED}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-continuous")
+    )
+    http = load(f"{MIXED}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
     tail = (
-        f"\n{offline[0]['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones, `gathered`: "
-        f"{offline[0]['out_tokens_per_s']:,.0f} tokens a second are made offline "
-        f"({offline[1]['out_tokens_per_s']:,.0f} with 8-bit floats in the cache), {http['tokens_per_s']:,.0f} over "
-        f"HTTP with streams, 512 in flight.\n"
+        f"\n{gathered['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones: "
+        f"{gathered['out_tokens_per_s']:,.0f} tokens a second are made offline with `gathered` batching, "
+        f"{continuous['out_tokens_per_s']:,.0f} with `continuous`; {http['tokens_per_s']:,.0f} over HTTP with streams, "
+        f"512 in flight.\n"
     )
     return head + lines(["decode and prefill", *keys], rows) + tail
 
@@ -164,6 +175,41 @@ def cpu_peers() -> str:
         "of interleaved rounds, and ours against the better of the two within a round:\n\n"
     )
     return head + lines(["", "Ridgeline", *names, "against the better"], rows)
+
+
+WAYS = ("none", "int8", "int4", "fp8")
+
+
+def quantised() -> str:
+    """What all products of a decode step take on a GPU, each place by the fastest way there is, microseconds."""
+    groups = {group["group"]: group["cases"] for group in load(f"{MIXED}/quant.json")["results"]}
+    parts = []
+    for model, layers in (("gpt2", 12), ("gpt2-xl", 48)):
+        sums = {scheme: _products(groups[f"{model}-{scheme}"], layers) for scheme in WAYS}
+        rows = [
+            [
+                f"{count:,}",
+                *(f"{sums[way][count]:,.0f} ({sums['none'][count] / sums[way][count]:.2f}x)" for way in WAYS),
+            ]
+            for count in sums["none"]
+        ]
+        parts.append(f"\n{model}, NVIDIA H100 80GB HBM3:\n\n{lines(['rows', *WAYS], rows)}")
+    return "".join(parts)
+
+
+def _products(cases: Sequence[dict[str, Any]], layers: int) -> dict[int, float]:
+    """Microseconds by number of rows: every place of a layer so many times, and the head."""
+    made: dict[int, float] = {}
+    for case in cases:
+        found = re.fullmatch(r"fastest \S+ (\w+), (\d+) rows, \w+", case["name"])
+        if found is not None:
+            times = 1 if found[1] == "head" else layers
+            made[int(found[2])] = made.get(int(found[2]), 0.0) + times * case["us"]
+    return made
+
+
+def gpu_ladder() -> str:
+    return _climbed(f"{MIXED}/ladder.json", "an NVIDIA H100 80GB HBM3")
 
 
 def learned(chapter: int) -> str:
@@ -194,6 +240,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ladder": climbed,
     "gpu": on_gpu,
     "cpu": cpu_peers,
+    "quantised": quantised,
+    "gpuladder": gpu_ladder,
     "occupancy": occupied,
     **{f"learn{chapter}": partial(learned, chapter) for chapter in range(1, CHAPTERS + 1)},
 }

@@ -37,7 +37,8 @@ def narrowed(place: Place) -> Found:
     fewer = float(rows[0][1]) / float(rows[1][1])
     told = [
         f"With 8 bits a weight a step of one sequence is {gain:.2f} times as fast; its weights are {fewer:.1f} times "
-        "smaller. Where the gain is less than that, something other than reading weights takes the rest.",
+        "smaller. Where it gains less than that, something other than reading weights takes the rest; where it gains "
+        "more, the wider weights were not read as fast as memory allows.",
     ]
     if losses["none"]:
         told.append(
