@@ -19,6 +19,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/readme_table.py --check
+	$(BIN)/python -m scripts.page_course --check
 	$(BIN)/python scripts/option_reference.py --check
 
 format: $(VENV)/.test

@@ -33,6 +33,38 @@ def test_a_person_sees_why_a_request_was_slow(picture: Callable[[str], Path]) ->
         asyncio.run(_see(server.url, picture))
 
 
+def test_a_person_guesses_what_batching_gains(picture: Callable[[str], Path]) -> None:
+    with served("--model", "demo", "--kv-memory", "256MiB") as server:
+        asyncio.run(_learn(server.url, picture))
+
+
+async def _learn(url: str, picture: Callable[[str], Path]) -> None:
+    binary = chromium()
+    assert binary is not None
+    async with browsing(binary) as page:
+        await page.open(url + "/#learn")
+        await page.until(f"document.querySelectorAll('#quiz article').length === 8 && !{at('seats-run')}.disabled")
+        for i, times in enumerate(("1.9", "3.5", "6", "9")):
+            field = f"document.querySelectorAll('#burst-guess input')[{i}]"
+            await page.value(f"{field}.value = '{times}'; {field}.dispatchEvent(new Event('input'))")
+        await page.value(f"{at('burst-run')}.click()")
+        async with asyncio.timeout(90):  # it ends by itself before that, however busy the machine is
+            while not await page.value(f"{at('burst-run')}.textContent === 'Run again'"):
+                await asyncio.sleep(0.1)
+        rates = await page.value("[...document.getElementById('burst-rate').cells].map(cell => cell.textContent)")
+        assert all(int("".join(rate.split())) > 0 for rate in rates[1:])
+        assert "you guessed 9x, this server says" in await page.value(f"{at('burst-told')}.textContent")
+        await page.value(f"{at('seats-guess')}.value = '40'; {at('seats-run')}.click()")
+        await page.until(f"!{at('seats-look')}.hidden")
+        assert "240 tokens in " in await page.value(f"{at('seats-told')}.textContent")
+        for number, guess in ((1, "8"), (2, "2")):
+            await page.value(f"{at(f'guess-{number}')}.value = '{guess}'; {at(f'guess-{number}')}.form.requestSubmit()")
+        await page.value("document.activeElement.blur()")
+        await page.picture(picture("page-learn.png"), WIDE, TALL, "light")
+        assert [one for one in page.requested if not one.startswith((url, "data:", "blob:"))] == []
+        assert page.problems == []
+
+
 async def _see(url: str, picture: Callable[[str], Path]) -> None:
     binary = chromium()
     assert binary is not None

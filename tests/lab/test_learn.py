@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -49,6 +50,14 @@ def test_every_chapter_has_a_page_that_runs_its_experiment() -> None:
         assert text.startswith(f"# {one.number}. {one.title}"), one.page
         assert any(line.startswith(f"ridgeline learn {one.number}") for line in commands(COURSE / one.page)), one.page
         assert f"]({one.page})" in (COURSE / "README.md").read_text(), one.page
+
+
+def test_the_page_asks_what_the_course_asks() -> None:
+    asked = json.loads((ROOT / "src" / "ridgeline" / "server" / "web" / "course.json").read_text("utf-8"))
+    assert [(one["number"], one["title"], one["question"], one["unit"], one["hint"]) for one in asked] == [
+        (one.number, one.title, one.question, one.unit, one.hint) for one in CHAPTERS
+    ]
+    assert all(one["answers"] and (ROOT / one["page"]).exists() for one in asked)
 
 
 @pytest.mark.parametrize(("page", "command"), EVERY, ids=[f"{page}-{i}" for i, (page, _) in enumerate(EVERY)])

@@ -109,6 +109,7 @@ class Page:
 
     async def picture(self, path: Path, width: int, height: int, scheme: str) -> None:
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await self.call("Emulation.setScrollbarsHidden", hidden=True)  # or the right edge would be missing
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
         await self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -3,7 +3,7 @@
 import {at, element} from "./dom.js";
 import {ask, call, hasKey, useKey} from "./server.js";
 
-export const door = {serving: false, chat: false, model: ""};
+export const door = {serving: false, chat: false, model: "", batching: ""};
 
 const changed = () => document.dispatchEvent(new Event("doorchange"));
 
@@ -51,7 +51,7 @@ function showState(state) {
 async function showModel() {
   const model = (await (await ask("/v1/models")).json()).data[0], facts = model.ridgeline;
   const known = await ask("/tokenizer_info").then(response => response.json()).catch(() => ({}));
-  door.model = model.id;
+  Object.assign(door, {model: model.id, batching: facts.batching});
   door.chat = Boolean(known.chat_template);
   at("model").replaceChildren(element("b", {text: model.id}), ` · ${facts.device} · ${facts.dtype} · ${facts.batching} batching`);
   at("note").textContent = facts.note || "";

@@ -3,11 +3,12 @@
 import {open as openDetails} from "./details.js";
 import {at} from "./dom.js";
 import {open as openDoor} from "./door.js";
+import * as learn from "./learn.js";
 import * as live from "./live.js";
 import * as playground from "./playground.js";
 import * as recording from "./recording.js";
 
-const SECTIONS = {playground, live, recording};
+const SECTIONS = {playground, live, recording, learn};
 let name = null; // of the open section
 
 function go() {

@@ -40,6 +40,13 @@ export function put(data, column = 0) {
   return tape;
 }
 
+export function present(data) {
+  // What another section wants to be looked at: from its first step, and it does not move away.
+  follow(false);
+  text = null;
+  return put(data);
+}
+
 function moved(column) {
   const {tape} = player, {steps} = tape;
   pipeline.to(column);
