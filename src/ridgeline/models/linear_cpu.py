@@ -1,5 +1,7 @@
-"""Matrices as they are on a CPU: native code for a few rows, PyTorch for more, both over the same memory. Knows one matrix
-at a time; knows no model."""
+"""Matrices as they are on a CPU: native code for a few rows, PyTorch for more, both over the same memory.
+
+Knows one matrix at a time; knows no model.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,8 @@ class CpuDense(Dense):
         try:
             native = Native(build(cache), torch.get_num_threads())
         except CannotBuild as error:
-            return OnlyTorch(
-                linear_kernel(device), device.compute, f"weights are multiplied by PyTorch, because {error}"
-            )
+            note = f"weights are multiplied by PyTorch alone, because {error}"
+            return OnlyTorch(linear_kernel(device), device.compute, note)
         return cls(native, linear_kernel(device), device.compute)
 
     @property

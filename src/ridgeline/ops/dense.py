@@ -1,5 +1,4 @@
-"""y = residual + activation(x W^T + b) for a W as it is: the definition, and native code that does it in one call for few
-rows, reading W once.
+"""y = residual + activation(x W^T + b) for a W as it is: the definition, and native code that reads W once for few rows.
 
 What it takes is what PyTorch takes, so the same matrix serves both. Sums are float32.
 """
