@@ -1,4 +1,5 @@
-"""y = residual + activation(x W^T + b) for a W as it is: the definition, and native code that reads W once for few rows.
+"""y = residual + activation(x W^T + b) for a W as it is: the definition, and native code that reads W once for a few
+rows.
 
 What it takes is what PyTorch takes, so the same matrix serves both. Sums are float32.
 """
