@@ -17,15 +17,19 @@ from ridgeline.models.linear import Dense, Embedding, Linear, LinearSpec
 from ridgeline.ops.dense import Native, Plain, Prepared, build
 from ridgeline.ops.linear import LinearKernel, linear_kernel
 
-MOST_ROWS = 8
-"""More are PyTorch's, by this rule and not by a trial: its cost hardly grows up to 32 rows, and at 8 both cost the same
-(GPT-2 124M's matrices in bfloat16, 2 cores of Emerald Rapids)."""
+MOST_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
+"""By format of the weights, how many rows native code takes on vectors: by this rule and not by a trial, so that the same
+launches give the same bits. With so many both cost the same (GPT-2 124M's matrices, 2 cores of Emerald Rapids: float32
+41 ms and 45, bfloat16 21 and 21)."""
+ALL = 1 << 62
+"""What a matrix unit takes: 12 ms against 24 for 16 rows of bfloat16, 19 against 30 for 64, 112 against 109 for 512 (the
+same, without the head from 64 rows on)."""
 
 
 class CpuDense(Dense):
-    """kernel: for many rows. compute: the format of activations."""
+    """native: for at most `most` rows; kernel: for more. compute: the format of activations."""
 
-    def __init__(self, native: Native, kernel: LinearKernel, compute: torch.dtype, most: int = MOST_ROWS) -> None:
+    def __init__(self, native: Native, kernel: LinearKernel, compute: torch.dtype, most: int) -> None:
         super().__init__(kernel, compute)
         self._native, self._most = native, most
         self._pages = LargePages()
@@ -37,12 +41,13 @@ class CpuDense(Dense):
         except CannotBuild as error:
             note = f"weights are multiplied by PyTorch alone, because {error}"
             return OnlyTorch(linear_kernel(device), device.compute, note)
-        return cls(native, linear_kernel(device), device.compute)
+        most = ALL if native.has_squares and device.compute is torch.bfloat16 else MOST_ROWS[device.dtype]
+        return cls(native, linear_kernel(device), device.compute, most)
 
     @property
     def row_invariant(self) -> bool:
-        """Few rows and many are multiplied by different kernels."""
-        return False
+        """Unless few rows and many are multiplied by different kernels."""
+        return self._most == ALL
 
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
         return self._over(self._placed(weight), spec, bias)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ridgeline.device import jit
 from ridgeline.device.base import Device
 from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.declared import bytes_of, declare
 
 SOURCE = Path(__file__).with_name("native") / "dense.cpp"
 _ACTIVATIONS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
@@ -60,15 +61,16 @@ class _Plain(ctypes.Structure):
 
 
 class Native:
-    """The compiled library. `prepare` a layer once; what it returns multiplies."""
-
-    row_invariant = True
+    """The compiled library. `prepare` a layer once; what it returns multiplies, and gives a row the same bits whatever
+    the other rows are."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         """library: of SOURCE."""
         self._run: Any = library.ridgeline_dense
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,) * 4 + (ctypes.c_int64,), ctypes.c_int
         self._threads = threads
+        self.has_squares = bool(library.ridgeline_has_squares())
+        """Whether a matrix unit multiplies rows of bfloat16, as many as there are."""
 
     def prepare(self, layer: Plain, dtype: torch.dtype) -> Prepared:
         """dtype: of x and y: float32, or the weight's if that is bfloat16."""
@@ -114,6 +116,7 @@ class Prepared:
             before = residual.data_ptr()
         if self._run(self._at, x.data_ptr(), before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
+        declare(lambda: bytes_of(x, *self._held, residual, y))
         return y
 
 

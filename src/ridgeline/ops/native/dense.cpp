@@ -107,12 +107,9 @@ void work(const Call &call, int64_t begin, int64_t end) {
 
 #if RIDGELINE_SQUARES
 
-// From so many rows the matrix unit is faster than vectors.
-constexpr int64_t SQUARE = 1;
-
-inline bool is_square(const Plain &layer, int64_t count) {
-    const bool fits = layer.format == BFLOAT16 && layer.is_bfloat16 && layer.d_in % DEPTH == 0;
-    return fits && count >= SQUARE && tiles_granted();
+// A single row too: it comes as fast as memory either way, and gets the bits that it gets among others.
+inline bool is_square(const Plain &layer) {
+    return layer.format == BFLOAT16 && layer.is_bfloat16 && layer.d_in % DEPTH == 0 && tiles_granted();
 }
 
 template <int STRIPS>
@@ -218,12 +215,21 @@ using namespace ridgeline;
 
 extern "C" {
 
+// Whether rows of bfloat16 are multiplied by a matrix unit.
+int ridgeline_has_squares() {
+#if RIDGELINE_SQUARES
+    return tiles_granted();
+#else
+    return 0;
+#endif
+}
+
 // x: [count][d_in], y and residual (or null): [count][d_out]. Returns 0, or 1 where there is no memory.
 int ridgeline_dense(const Plain *told, const void *x, const void *residual, void *y, int64_t count) {
     if (count == 0) return 0;
     try {
 #if RIDGELINE_SQUARES
-        if (is_square(*told, count)) return by_squares(*told, x, residual, y, count), 0;
+        if (is_square(*told)) return by_squares(*told, x, residual, y, count), 0;
 #endif
         by_streams(*told, x, residual, y, count);
     } catch (const std::bad_alloc &) {
