@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, linear, norm, penalty, philox, quantised, sample, score, tiles
+from ridgeline.ops import activation, cases, dense, linear, norm, penalty, philox, quantised, sample, score, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 
@@ -79,10 +79,12 @@ OPS: tuple[Op, ...] = (
     ),
     Op(
         "linear", linear.linear,
-        _LINEARS | {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()},
+        _LINEARS
+        | {"in native code": dense.by_native_code}
+        | {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()},
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
-        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(f"{name}, in tiles" for name in _LINEARS),
-        streams=True, limited=_FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
+        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset({"in native code", *(f"{name}, in tiles" for name in _LINEARS)}),
+        streams=True, limited=_FITS | {"in native code": dense.has_native_code} | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
     ),
     *(
         Op(
