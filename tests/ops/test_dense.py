@@ -1,5 +1,7 @@
-"""Plain matrices: native code equals the definition at odd sizes in every form that it has for some machine, and a row's
-result is bitwise the same at every number of rows."""
+"""Plain matrices: native code equals the definition at odd sizes in every form that it has for some machine.
+
+A row's result is bitwise the same at every number of rows.
+"""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from ridgeline.ops.dense import Native, Plain, Prepared, build
 from ridgeline.ops.linear import LinearKernel, linear_kernel
 
 MOST_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
-"""By format of the weights, how many rows native code takes on vectors: by this rule and not by a trial, so that the same
-launches give the same bits. With so many both cost the same (GPT-2 124M's matrices, 2 cores of Emerald Rapids: float32
-41 ms and 45, bfloat16 21 and 21)."""
+"""By format of the weights, how many rows native code takes on vectors: by a rule, not a trial, so that the same launches
+give the same bits. With so many both cost the same (GPT-2 124M's matrices, 2 cores of Emerald Rapids: float32 41 ms and
+45, bfloat16 21 and 21)."""
 ALL = 1 << 62
-"""What a matrix unit takes: 12 ms against 24 for 16 rows of bfloat16, 19 against 30 for 64, 112 against 109 for 512 (the
-same, without the head from 64 rows on)."""
+"""What a matrix unit takes: 12 ms against 24 for 16 rows of bfloat16 (the same matrices), 19 against 30 for 64 and 112
+against 109 for 512 (without the head)."""
 
 
 class CpuDense(Dense):
