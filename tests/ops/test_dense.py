@@ -56,8 +56,9 @@ def drawn(formats: str, d_in: int, d_out: int) -> tuple[Tensor, Tensor, Tensor, 
     return (weight / d_in**0.5).to(weights), bias, x.to(compute), residual.to(compute)
 
 
-def tolerance(compute: torch.dtype) -> dict[str, float]:
-    return {"atol": 2e-5, "rtol": 1e-4} if compute is torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+def assert_near(found: Tensor, expected: Tensor, about: str = "") -> None:
+    atol, rtol = (2e-5, 1e-4) if found.dtype is torch.float32 else (2e-2, 2e-2)
+    torch.testing.assert_close(found, expected, atol=atol, rtol=rtol, msg=lambda said: f"{about} {said}")
 
 
 @pytest.mark.parametrize("activation", [None, "gelu_new", "gelu", "relu"])
@@ -72,7 +73,7 @@ def test_native_code_equals_the_definition(
             layer = Plain(weight, given, activation)
             run = native.prepare(layer, x.dtype)
             whole = run(x, before)
-            torch.testing.assert_close(whole, plain_linear(x, layer, before), **tolerance(x.dtype))
+            assert_near(whole, plain_linear(x, layer, before))
             for rows in ROWS:
                 some = run(x[-rows:].contiguous(), None if before is None else before[-rows:].contiguous())
                 assert torch.equal(some, whole[-rows:]), f"{rows} rows"
@@ -108,6 +109,4 @@ def test_random_shapes(native: Native) -> None:
         x = torch.randn(rows, d_in, generator=generator).to(compute)
         layer = Plain((torch.randn(d_out, d_in, generator=generator) / d_in**0.5).to(weights))
         found = native.prepare(layer, compute)(x)
-        torch.testing.assert_close(
-            found, plain_linear(x, layer), **tolerance(compute), msg=f"{rows} {d_in} {d_out} {formats}"
-        )
+        assert_near(found, plain_linear(x, layer), f"{rows} {d_in} {d_out} {formats}")

@@ -18,7 +18,7 @@ from ridgeline.ops.dense import Native, Plain, Prepared, build
 from ridgeline.ops.linear import LinearKernel, linear_kernel
 
 MOST_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
-"""By format of the weights, how many rows native code takes on vectors: by a rule, not a trial, so that the same launches
+"""By format of the weights, how many rows native code takes on vectors: a rule, not a trial, so that the same launches
 give the same bits. With so many both cost the same (GPT-2 124M's matrices, 2 cores of Emerald Rapids: float32 41 ms and
 45, bfloat16 21 and 21)."""
 ALL = 1 << 62
