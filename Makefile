@@ -39,9 +39,11 @@ sanitize:
 	  echo "attention, $$target"; \
 	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/attention/native tests/attention/sanitize_attention.cpp \
 	    -o build/sanitized && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized || exit 1; \
-	  echo "linear, $$target"; \
-	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/ops/native tests/ops/sanitize_linear.cpp -o build/sanitized && \
-	    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized $(ARGS) || exit 1; \
+	  for name in linear dense; do \
+	    echo "$$name, $$target"; \
+	    $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/ops/native tests/ops/sanitize_$$name.cpp -o build/sanitized && \
+	      OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized $(ARGS) || exit 1; \
+	  done; \
 	done
 
 sanitize-gpu: $(VENV)/.test

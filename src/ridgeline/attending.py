@@ -94,6 +94,10 @@ def native_sources() -> dict[str, str]:
     """The kernels that a CPU compiles for itself: what they do, and their source."""
     from ridgeline.attention import native
     from ridgeline.device.jit import source_of
-    from ridgeline.ops import quantised
+    from ridgeline.ops import dense, quantised
 
-    return {"attention": source_of(native.SOURCE), "products of integers": source_of(quantised.SOURCE)}
+    return {
+        "attention": source_of(native.SOURCE),
+        "products of plain matrices": source_of(dense.SOURCE),
+        "products of integers": source_of(quantised.SOURCE),
+    }

@@ -9,6 +9,7 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.device.base import Device
 from ridgeline.models import quantised
 from ridgeline.models.linear import Dense, Offered, Scheme
+from ridgeline.models.linear_cpu import CpuDense
 from ridgeline.models.linear_cuda import CudaDense, CudaQuantised
 from ridgeline.models.many_rows import Hold, holding
 from ridgeline.ops.float8 import scaled_products
@@ -29,7 +30,7 @@ class AsStored:
     @classmethod
     def of(cls, device: Device, cache: Path | None) -> Scheme:
         if not on_gpu(device):
-            return Dense.of(device, cache)
+            return CpuDense.of(device, cache)
         return CudaDense(few_rows(device.torch_device, device.compute, cache), device.compute)
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, linear, norm, penalty, philox, quantised, sample, score, tiles
+from ridgeline.ops import activation, cases, dense, linear, norm, penalty, philox, quantised, sample, score, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 
@@ -58,6 +58,9 @@ _LINEARS: dict[str, linear.LinearKernel] = {
     "native": linear.Native(),
 }
 _FITS = {"columns": linear.is_columns, "upcast": linear.is_upcast, "native": linear.is_native}
+_IN_TILES = {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()}
+_COMPILED: dict[str, linear.LinearKernel] = {"compiled": dense.by_native_code}
+_FIT_FOR = _FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()} | {"compiled": dense.has_native_code}
 
 OPS: tuple[Op, ...] = (
     Op(
@@ -83,10 +86,10 @@ OPS: tuple[Op, ...] = (
     ),
     Op(
         "linear", linear.linear,
-        _LINEARS | {f"{name}, in tiles": tiles.InTiles(kernel, tiles.CPU_ROWS) for name, kernel in _LINEARS.items()},
+        _LINEARS | _IN_TILES | _COMPILED,
         tuple((rows, d_in, d_out) for rows in (1, 2, 3, 4, 5, 33) for d_in, d_out in ((64, 192), (768, 4099))),
-        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(f"{name}, in tiles" for name in _LINEARS),
-        streams=True, limited=_FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()},
+        _LINEAR_SIZES, cases.linear_inputs, cases.linear_cost, frozenset(_IN_TILES | _COMPILED),
+        streams=True, limited=_FIT_FOR,
     ),
     *(
         Op(

@@ -1,0 +1,141 @@
+"""y = residual + activation(x W^T + b) for a W as it is: the definition, and native code that reads W once for a few
+rows.
+
+What it takes is what PyTorch takes, so the same matrix serves both. Sums are float32.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ridgeline.device import jit
+from ridgeline.device.base import Device
+from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.declared import bytes_of, declare
+
+SOURCE = Path(__file__).with_name("native") / "dense.cpp"
+_ACTIVATIONS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
+_FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """weight: [d_out, d_in], contiguous, float32 or of 16 bits. bias: [d_out], in any format. activation: a name in
+    ops.activation."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    activation: str | None = None
+
+
+def plain_linear(x: Tensor, layer: Plain, residual: Tensor | None = None) -> Tensor:
+    """The definition. x: [rows, d_in]; residual: [rows, d_out]. Returns [rows, d_out], all in x's format."""
+    bias = None if layer.bias is None else layer.bias.to(torch.float32)
+    y = functional.linear(x.to(torch.float32), layer.weight.to(torch.float32), bias)
+    if layer.activation is not None:
+        y = ACTIVATIONS[layer.activation](y)
+    return (y if residual is None else y + residual).to(x.dtype)
+
+
+class _Plain(ctypes.Structure):
+    """As native/dense.cpp has it."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("d_in", ctypes.c_int64),
+        ("d_out", ctypes.c_int64),
+        ("format", ctypes.c_int32),
+        ("activation", ctypes.c_int32),
+        ("is_bfloat16", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class Native:
+    """The compiled library. `prepare` a layer once; what it returns multiplies, and gives a row the same bits whatever
+    the other rows are."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        """library: of SOURCE."""
+        self._run: Any = library.ridgeline_dense
+        self._run.argtypes, self._run.restype = (ctypes.c_void_p,) * 4 + (ctypes.c_int64,), ctypes.c_int
+        self._threads = threads
+        self.has_squares = bool(library.ridgeline_has_squares())
+        """Whether a matrix unit multiplies rows of bfloat16, as many as there are."""
+
+    def prepare(self, layer: Plain, dtype: torch.dtype) -> Prepared:
+        """dtype: of x and y: float32, or the weight's if that is bfloat16."""
+        return Prepared(self._run, layer, dtype, self._threads)
+
+
+def build(cache: Path | None) -> ctypes.CDLL:
+    """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
+
+
+class Prepared:
+    """A layer as native code sees it."""
+
+    def __init__(self, run: Any, layer: Plain, dtype: torch.dtype, threads: int) -> None:
+        weight, bias = layer.weight, layer.bias
+        assert weight.is_contiguous()
+        assert dtype is torch.float32 or dtype is weight.dtype is torch.bfloat16, (dtype, weight.dtype)
+        if bias is not None:
+            bias = bias.to(torch.float32).contiguous()
+        self._held = (weight, bias)  # the structure below has only their addresses
+        self._d_out, self._d_in = weight.shape
+        self._told = _Plain(
+            weight=weight.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            d_in=self._d_in,
+            d_out=self._d_out,
+            format=_FORMATS[weight.dtype],
+            activation=_ACTIVATIONS[layer.activation],
+            is_bfloat16=dtype is torch.bfloat16,
+            threads=threads,
+        )
+        self._at = ctypes.addressof(self._told)
+        self._run, self._dtype = run, dtype
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        rows = x.shape[0]
+        assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
+        y = torch.empty(rows, self._d_out, dtype=self._dtype)
+        before = None
+        if residual is not None:
+            assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
+            before = residual.data_ptr()
+        if self._run(self._at, x.data_ptr(), before, y.data_ptr(), rows):
+            raise MemoryError(f"no memory for the activations of {rows} rows")
+        declare(lambda: bytes_of(x, *self._held, residual, y))
+        return y
+
+
+def by_native_code(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A layer by its tensors, as OPS has it."""
+    return _of_this_process().prepare(Plain(weight, bias), x.dtype)(x)
+
+
+def has_native_code(device: Device) -> bool:
+    if device.torch_device.type != "cpu":
+        return False
+    try:
+        _of_this_process()
+    except jit.CannotBuild:
+        return False
+    return True
+
+
+@cache
+def _of_this_process() -> Native:
+    """Raises CannotBuild."""
+    return Native(build(None), torch.get_num_threads())

@@ -1,0 +1,95 @@
+// A program of its own for the sanitizers: plain matrices of random odd shapes against sums in plain loops. Not part of a
+// library.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+
+#include "dense.cpp"
+
+namespace {
+
+// Values of a format in memory of exactly their size, so that the byte behind them is foreign.
+struct Values {
+    int32_t format;
+    int64_t size;
+    std::unique_ptr<uint8_t[]> data;
+    Values(int32_t format, int64_t size)
+        : format(format), size(size), data(new uint8_t[(size_t)(size * (format == FLOAT32 ? 4 : 2))]()) {}
+    uint16_t *halves() const { return (uint16_t *)data.get(); }
+    float *floats() const { return (float *)data.get(); }
+    void put(int64_t at, float value) {
+        if (format == FLOAT32) floats()[at] = value;
+        if (format == BFLOAT16) halves()[at] = to_bfloat16(all(value))[0];
+        if (format == FLOAT16) halves()[at] = (uint16_t)(0x3000 + (int)(value * 100) % 0x400);  // 0.125 to 0.25
+    }
+    float operator[](int64_t at) const {
+        if (format == FLOAT32) return floats()[at];
+        return format == BFLOAT16 ? bits<float>((uint32_t)halves()[at] << 16) : from_float16(halves()[at]);
+    }
+};
+
+struct Drawn {
+    std::mt19937 random;
+    int64_t below(int64_t limit) { return (int64_t)(random() % (uint64_t)limit); }
+    Values values(int32_t format, int64_t size) {
+        Values made(format, size);
+        std::normal_distribution<float> normal;
+        for (int64_t i = 0; i < size; i++) made.put(i, format == FLOAT16 ? std::fabs(normal(random)) : normal(random));
+        return made;
+    }
+};
+
+double act(int32_t activation, double x) {
+    if (activation == RELU) return x > 0 ? x : 0;
+    if (activation == GELU) return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    if (activation == GELU_NEW) return 0.5 * x * (1 + std::tanh(0.7978845608 * (x + 0.044715 * x * x * x)));
+    return x;
+}
+
+bool one(Drawn &draw) {
+    const int64_t rows = draw.below(70), d_in = draw.below(2) ? 1 + draw.below(300) : 32 * (1 + draw.below(8));
+    const int64_t d_out = 1 + draw.below(120);
+    Plain layer = {};
+    layer.d_in = d_in;
+    layer.d_out = d_out;
+    layer.format = (int32_t)draw.below(3);
+    layer.is_bfloat16 = layer.format == BFLOAT16 && draw.below(2);
+    layer.activation = (int32_t)draw.below(4);
+    layer.threads = 1 + (int32_t)draw.below(5);
+    const int32_t outside = layer.is_bfloat16 ? BFLOAT16 : FLOAT32;
+    const Values weight = draw.values(layer.format, d_in * d_out), bias = draw.values(FLOAT32, d_out);
+    const Values x = draw.values(outside, rows * d_in), residual = draw.values(outside, rows * d_out);
+    const Values y(outside, rows * d_out);
+    layer.weight = weight.data.get();
+    layer.bias = draw.below(2) ? bias.floats() : nullptr;
+    const void *adds = draw.below(2) ? residual.data.get() : nullptr;
+    if (ridgeline_dense(&layer, x.data.get(), adds, y.data.get(), rows)) return false;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t output = 0; output < d_out; output++) {
+            double exact = layer.bias ? bias[output] : 0, size = 1;
+            for (int64_t k = 0; k < d_in; k++) {
+                const double product = (double)x[row * d_in + k] * weight[output * d_in + k];
+                exact += product;
+                size += std::fabs(product);
+            }
+            double wanted = act(layer.activation, exact);
+            if (adds) wanted += residual[row * d_out + output];
+            const double rounded = layer.is_bfloat16 ? std::fabs(wanted) / 250 : 0;
+            if (!(std::fabs(y[row * d_out + output] - wanted) <= 2e-6 * size + rounded)) return false;
+        }
+    return true;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    const unsigned seed = argc > 1 ? (unsigned)std::atoi(argv[1]) : std::random_device{}();
+    std::printf("seed %u\n", seed);
+    Drawn draw{std::mt19937(seed)};
+    for (int i = 0; i < 300; i++)
+        if (!one(draw)) return std::printf("layer %d is wrong\n", i), 1;
+    std::printf("300 layers are right\n");
+}
