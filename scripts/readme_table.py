@@ -31,8 +31,7 @@ PEERS = (
     ("2026-11-23-batching-cpu/bfloat16.json", "2 cores of an AMD EPYC (Zen 3)"),
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
-GPU = "2026-11-26-steps-h100"
-MIXED = "2026-11-26-mixed-h100"
+GPU = "2026-11-26-mixed-h100"
 GPU_RUNS = (
     ("step", "bfloat16"),
     ("step-16", "16 steps a visit, 2 launches in flight"),
@@ -147,9 +146,9 @@ def on_gpu() -> str:
     rows = [[title, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for title, row in cells.items()]
     head = f"GPT-2 124M's shape on an {device}, tokens a second:\n\n"
     gathered, continuous = (
-        load(f"{MIXED}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-continuous")
+        load(f"{GPU}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-continuous")
     )
-    http = load(f"{MIXED}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
+    http = load(f"{GPU}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
     tail = (
         f"\n{gathered['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones: "
         f"{gathered['out_tokens_per_s']:,.0f} tokens a second are made offline with `gathered` batching, "
@@ -182,7 +181,7 @@ WAYS = ("none", "int8", "int4", "fp8")
 
 def quantised() -> str:
     """What all products of a decode step take on a GPU, each place by the fastest way there is, microseconds."""
-    groups = {group["group"]: group["cases"] for group in load(f"{MIXED}/quant.json")["results"]}
+    groups = {group["group"]: group["cases"] for group in load(f"{GPU}/quant.json")["results"]}
     parts = []
     for model, layers in (("gpt2", 12), ("gpt2-xl", 48)):
         sums = {scheme: _products(groups[f"{model}-{scheme}"], layers) for scheme in WAYS}
@@ -209,7 +208,7 @@ def _products(cases: Sequence[dict[str, Any]], layers: int) -> dict[int, float]:
 
 
 def gpu_ladder() -> str:
-    return _climbed(f"{MIXED}/ladder.json", "an NVIDIA H100 80GB HBM3")
+    return _climbed(f"{GPU}/ladder.json", "an NVIDIA H100 80GB HBM3")
 
 
 def learned(chapter: int) -> str:

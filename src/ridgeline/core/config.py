@@ -52,8 +52,8 @@ class ModelOptions:
     dtype: str = option(
         "auto",
         "Number format of weights and KV cache. auto: bfloat16 where the hardware computes it natively, "
-        "otherwise float32. With 16 bits on a CPU that does not compute them, one and two rows are rounded more than "
-        "three are, so a token may depend on how many requests run.",
+        "otherwise float32. With 16 bits on a CPU that does not compute them, a few rows are rounded otherwise than "
+        "many are, so a token may depend on how many requests run.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     quantize: str = option(
