@@ -145,9 +145,7 @@ def on_gpu() -> str:
     keys = list(dict.fromkeys(key for row in cells.values() for key in row))
     rows = [[title, *(f"{row[key]:,.0f}" if key in row else "" for key in keys)] for title, row in cells.items()]
     head = f"GPT-2 124M's shape on an {device}, tokens a second:\n\n"
-    gathered, continuous = (
-        load(f"{GPU}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-continuous")
-    )
+    gathered, continuous = (load(f"{GPU}/offline{name}.json")["results"]["rounds"][-1] for name in ("", "-continuous"))
     http = load(f"{GPU}/http.json")["results"]["servers"][0]["rounds"][0]["measures"]
     tail = (
         f"\n{gathered['requests']:,} requests, prompts of 32 to 512 tokens, 32 to 256 new ones: "
