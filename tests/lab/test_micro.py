@@ -71,7 +71,8 @@ def test_weights_come_from_memory_and_activations_from_the_cache() -> None:
 def test_formats_of_16_bits_run_the_versions_for_them(native: bool, version: str) -> None:
     rows = timed(small("linear"), small("gelu"), dtype=torch.bfloat16, native=native)
     versions = ["reference", version, f"{version}, in tiles", "reference", "torch"]
-    assert [row["version"] for row in rows] == versions
+    # `compiled` is there where a compiler is.
+    assert [row["version"] for row in rows if row["version"] != "compiled"] == versions
     assert all(row["agrees"] for row in rows)
 
 
