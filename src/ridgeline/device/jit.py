@@ -22,8 +22,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ridgeline.device import openmp
+
+if TYPE_CHECKING:
+    from ridgeline.device.base import Device
 
 FOLDER = "kernels"
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
@@ -182,6 +186,17 @@ def is_kept(source: str, cache: Path, compiler: Compiler) -> bool:
     """Whether `load` finds it in this cache, and compiles nothing."""
     folder = cache / FOLDER
     return _ours(folder) and _whole(folder / _name(source, compiler))
+
+
+def serves(device: Device, opened: Callable[[], object]) -> bool:
+    """Whether code for a CPU runs on this device. opened: builds it, or raises CannotBuild."""
+    if device.torch_device.type != "cpu":
+        return False
+    try:
+        opened()
+    except CannotBuild:
+        return False
+    return True
 
 
 def can_compile() -> bool:

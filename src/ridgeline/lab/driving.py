@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ridgeline.core.logprobs import LogprobCollector
-from ridgeline.core.types import End, NewRequest, Sampling, Scores, Timings
+from ridgeline.core.types import End, NewRequest, Sampling, Scores, StepRecord, Timings
+from ridgeline.engine.engine import NullSink
 
 if TYPE_CHECKING:
     from ridgeline.engine.engine import Engine
@@ -23,6 +24,16 @@ class Generated:
     scores: LogprobCollector
     token_ids: list[int] = field(default_factory=list)
     timings: Timings | None = None
+
+
+class StepsKept(NullSink):
+    """A sink that keeps every step, for whoever counts them afterwards."""
+
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+
+    def step(self, record: StepRecord) -> None:
+        self.records.append(record)
 
 
 def drive(engine: Engine, prompts: Sequence[Sequence[int]], new: Sequence[int], sampling: Sampling) -> list[Generated]:

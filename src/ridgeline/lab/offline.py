@@ -24,9 +24,8 @@ from ridgeline.bench.lengths import Lengths
 from ridgeline.bench.workload import Workload
 from ridgeline.build import make_engine
 from ridgeline.core.errors import ConfigError
-from ridgeline.core.types import Sampling, StepRecord
-from ridgeline.engine.engine import NullSink
-from ridgeline.lab.driving import drive
+from ridgeline.core.types import Sampling
+from ridgeline.lab.driving import StepsKept, drive
 from ridgeline.lab.stepping import Timing, decode, prefill
 from ridgeline.sizing import engine_limits
 
@@ -113,16 +112,6 @@ class Allowed:
         return self.seconds(load) / load.seconds
 
 
-class _Steps(NullSink):
-    """The engine's sink."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def step(self, record: StepRecord) -> None:
-        self.records.append(record)
-
-
 def each_load(bench: Workbench, asked: OfflineOrder, progress: Progress) -> Iterator[Load]:
     """Rounds, after a few tokens of every request to warm up. Raises ConfigError for what cannot run."""
     engine, info = make_engine(bench.order, lambda *_: None, bench.loaded)
@@ -157,7 +146,7 @@ def allowed(bench: Workbench, loads: Sequence[Load], progress: Progress) -> Allo
 
 
 def _drive(engine: Engine, load: Sequence[Shape], new: Sequence[int], asked: OfflineOrder) -> Load:
-    engine.sink = sink = _Steps()
+    engine.sink = sink = StepsKept()
     prompts = [shape.prompt for shape in load if isinstance(shape.prompt, tuple)]
     begun = time.perf_counter_ns()
     made = drive(engine, prompts, new, Sampling(temperature=0.0, stop_ids=asked.stop_ids))

@@ -126,13 +126,7 @@ def by_native_code(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def has_native_code(device: Device) -> bool:
-    if device.torch_device.type != "cpu":
-        return False
-    try:
-        _of_this_process()
-    except jit.CannotBuild:
-        return False
-    return True
+    return jit.serves(device, _of_this_process)
 
 
 @cache

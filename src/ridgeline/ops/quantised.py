@@ -231,13 +231,7 @@ def _layer(bits: int, x: Tensor, strips: Tensor, scales: Tensor, sums: Tensor, b
 
 
 def is_native(device: Device) -> bool:
-    if device.torch_device.type != "cpu":
-        return False
-    try:
-        _of_this_process()
-    except jit.CannotBuild:
-        return False
-    return True
+    return jit.serves(device, _of_this_process)
 
 
 @cache

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from ridgeline.build import make_engine
-from ridgeline.core.types import Sampling, StepRecord
-from ridgeline.engine.engine import NullSink
-from ridgeline.lab.driving import drive
+from ridgeline.core.types import Sampling
+from ridgeline.lab.driving import StepsKept, drive
 from ridgeline.lab.learn.chapter import Figures, Found, Place
 
 SEATS, REQUESTS = 8, 24
@@ -40,16 +39,6 @@ class Run:
     @property
     def per_step(self) -> float:
         return self.tokens / self.steps
-
-
-class _Steps(NullSink):
-    """The engine's sink."""
-
-    def __init__(self) -> None:
-        self.records: list[StepRecord] = []
-
-    def step(self, record: StepRecord) -> None:
-        self.records.append(record)
 
 
 def issued(place: Place) -> Found:
@@ -120,7 +109,7 @@ def run(place: Place, batching: dict[str, Any], seats: int, prompts: Sequence[in
     drive(engine, texts, [2] * len(texts), Sampling())
     while engine.idle():
         pass
-    engine.sink = sink = _Steps()
+    engine.sink = sink = StepsKept()
     texts = [rng.integers(0, info.vocab, count).tolist() for count in prompts]
     made = drive(engine, texts, list(new), Sampling())
     records = sink.records
