@@ -42,7 +42,7 @@ async def _look(path: Path, shot: Path, climbed: list[str]) -> None:
     async with browsing(binary) as tab:
         await tab.open(path.as_uri())
         await tab.until(f"document.querySelectorAll('.barlayer .point').length === {len(climbed)}")
-        await tab.picture(shot, 1100, 900, "light")
+        await tab.picture(shot, 1240, 900, "light")
         rows = (
             "[...document.querySelectorAll('#report tbody')[0].querySelectorAll('tr')].map(r => r.cells[0].textContent)"
         )

@@ -40,7 +40,7 @@ async def _look(path: Path, shot: Path) -> None:
         await page.until(f"{plot}.querySelectorAll('.scatterlayer .points path').length > 8")
         points = f"{plot}.data.filter(t => t.mode !== 'lines').reduce((sum, t) => sum + t.x.length, 0)"
         assert await page.value(f"{marks} === {points}")
-        await page.picture(shot, 1100, 900, "light")
+        await page.picture(shot, 1240, 900, "light")
         before = await page.value(marks)
         await page.value(f"{entry}.click()")
         await page.until(f"{marks} < {before}")

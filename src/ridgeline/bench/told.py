@@ -53,7 +53,7 @@ def told(document: Row) -> Report:
 
 def _server(item: Row) -> Server:
     model = (item["model"] or {}).get("id", "a model without a name")
-    return Server(item["url"], model, [_load(turn) for turn in item["rounds"] if turn["measures"] is not None])
+    return Server(item["url"], str(model), [_load(turn) for turn in item["rounds"] if turn["measures"] is not None])
 
 
 def _load(turn: Row) -> tuple[Measures, Load]:
@@ -76,11 +76,12 @@ def _subtitle(servers: Sequence[Server], config: Row) -> str:
 def _latencies(server: Server, is_one_of_more: bool, limits: Mapping[str, float]) -> Section:
     m, load = server.rounds[-1]
     which = f" of {server.url}" if is_one_of_more else ""
+    lines = tuple(_lines(m))
     last = f" The last of {plural(len(server.rounds), 'round')}." if len(server.rounds) > 1 else ""
     return Section(
         title=f"Latency and throughput{which}",
         question=f"How long did a request wait, from the typical one to the unluckiest?{last}",
-        figure=Lines("share of requests that waited no longer", "milliseconds", tuple(_lines(m)), log=True),
+        figure=Lines("share of requests that waited no longer", "milliseconds", lines, log=True) if lines else None,
         readings=(*sentences(m, limits), *notes(m, load)),
         headings=("milliseconds", *SPREADS),
         rows=tuple(spread_rows(m)),

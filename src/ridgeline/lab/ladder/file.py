@@ -7,6 +7,8 @@
              "rounds": [{"serial", "order", "guard_ns", "drift", "measures": {rung: ...}, "checks": {rung: ...}}],
              "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...},
              "counted": {rung: {"values": {key: of a token}, "reasons"}}, "uncounted": {key: why}}}
+
+At the end `report` stands beside them: what it says (core/report.py).
 """
 
 from __future__ import annotations

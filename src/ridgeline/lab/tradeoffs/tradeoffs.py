@@ -61,6 +61,7 @@ def run(
         "results": asdict(results),
     }
     try:
+        write_run(out / "tradeoffs.json", document)  # before its words are made, so that no fault there takes it
         document = reported(document, told(document))
         write_run(out / "tradeoffs.json", document)
         (out / "tradeoffs.html").write_text(page(document), encoding="utf-8")
