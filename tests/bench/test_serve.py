@@ -66,6 +66,10 @@ def test_a_closed_loop_is_measured_and_written(tmp_path: Path) -> None:
     assert (m["ttft_ms"]["count"], m["itl_ms"]["count"]) == (8, 24)
     assert len(written(path)["results"]["servers"][0]["rounds"][0]["requests"]) == 8
     assert written(path)["provenance"]["command"] == ["ridgeline", "x"]
+    (section,) = written(path)["report"]["sections"]
+    assert section["rows"][0][0] == "TTFT"
+    assert f"{m['ttft_ms']['p99']:.1f}" in section["rows"][0]
+    assert f"{m['tokens_per_s']:.1f} output tokens/s" in section["readings"][0]
     assert script.peak <= 2
     for word in ("TTFT", "TPOT", "ITL", "E2E", "output tokens/s", "8 of 8 requests answered"):
         assert word in screen.text
@@ -312,6 +316,8 @@ def test_two_servers_take_turns_with_the_same_requests(tmp_path: Path) -> None:
     assert sorted(body["prompt"] for body in a.bodies[1:]) == sorted(prompts), "the first one is the probe"
     assert len(set(prompts)) == 15, "a round has its own prompts"
     assert turns == list("A" * 4 + "BBB" + "BBB" + "AAA" + "AAA" + "BBB" + "BBB" + "AAA" + "AAA" + "BBB")
+    titles = [section["title"] for section in written(path)["report"]["sections"]]
+    assert titles[2:] == ["Round by round", "One against the other"]
     found = written(path)["results"]["ratios"]["E2E p50"]
     assert found["low"] <= found["ratio"] <= found["high"]
     assert found["rounds"] == 5

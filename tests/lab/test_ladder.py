@@ -18,6 +18,7 @@ from rich.console import Console
 from ridgeline.build import EngineOrder, Loaded
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.report import reported
 from ridgeline.device.energy import Unmetered
 from ridgeline.hub import Access, choose
 from ridgeline.lab.counters import perf
@@ -28,6 +29,7 @@ from ridgeline.lab.ladder.file import NAME, read
 from ridgeline.lab.ladder.quality import gap
 from ridgeline.lab.ladder.rungs import KV_CACHE, PEER, SIXTEEN_BITS
 from ridgeline.lab.ladder.seams import Seams
+from ridgeline.lab.report import page as saved
 from tests.lab.ladders import document
 from tests.lab.test_attached import Steady
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -228,10 +230,10 @@ def test_a_file_is_drawn_again(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "2.00 (2.00 to 2.00)" in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "ladder.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "ladder.json", "ladder.md"}
 
 
 def test_what_a_file_says_cannot_break_the_page_or_the_table() -> None:
     evil = document({"name": "a", "rates": [1.0] * 5}, {"name": "b", "skipped": "<script>alert(1)</script> | x"})
-    assert "<script>alert(1)" not in page.render(evil)
+    assert "<script>alert(1)" not in saved(reported(evil, page.told(evil)))
     assert "&lt;script>alert(1)&lt;/script> \\| x" in page.markdown(evil)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ridgeline.core.report import reported
 from ridgeline.lab.ladder.file import read
-from ridgeline.lab.ladder.page import render
+from ridgeline.lab.ladder.page import told
 from ridgeline.lab.ladder.verdict import lines
+from ridgeline.lab.report import page
 from tests.lab.ladders import Row, document
 from tests.server.browser import browsing, chromium
 
@@ -28,7 +30,7 @@ def newest() -> Row:
 @pytest.mark.skipif(chromium() is None, reason="no chromium on this machine")
 def test_a_person_looks_at_a_ladder(tmp_path: Path, picture: Callable[[str], Path]) -> None:
     shown = newest()
-    (tmp_path / "index.html").write_text(render(shown), encoding="utf-8")
+    (tmp_path / "index.html").write_text(page(reported(shown, told(shown))), encoding="utf-8")
     climbed = [line.title for line in lines(shown["results"]) if line.verdict != "skipped"]
     asyncio.run(_look(tmp_path / "index.html", picture("ladder.png"), climbed))
     assert picture("ladder.png").read_bytes().startswith(b"\x89PNG")
@@ -37,11 +39,13 @@ def test_a_person_looks_at_a_ladder(tmp_path: Path, picture: Callable[[str], Pat
 async def _look(path: Path, shot: Path, climbed: list[str]) -> None:
     binary = chromium()
     assert binary is not None
-    async with browsing(binary) as page:
-        await page.open(path.as_uri())
-        await page.until(f"document.querySelectorAll('.barlayer .point').length === {len(climbed)}")
-        await page.picture(shot, 1100, 900, "light")
-        rows = "[...document.querySelectorAll('tbody')[0].querySelectorAll('tr')].map(r => r.cells[0].textContent)"
-        assert await page.value(rows) == climbed
-        assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert page.problems == []
+    async with browsing(binary) as tab:
+        await tab.open(path.as_uri())
+        await tab.until(f"document.querySelectorAll('.barlayer .point').length === {len(climbed)}")
+        await tab.picture(shot, 1240, 900, "light")
+        rows = (
+            "[...document.querySelectorAll('#report tbody')[0].querySelectorAll('tr')].map(r => r.cells[0].textContent)"
+        )
+        assert await tab.value(rows) == climbed
+        assert [url for url in tab.requested if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert tab.problems == []

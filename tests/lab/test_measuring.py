@@ -115,7 +115,8 @@ def test_a_failure_is_raised_after_what_was_measured_is_written(
         run(QUICK, [], {}, tmp_path, 0, ["ridgeline"], Screen().console)
     told = json.loads((tmp_path / "tradeoffs.json").read_text())
     assert (len(told["results"]["padding"]), told["error"]) == (2, "the server <ended>")
-    assert "failed before its end: the server &lt;ended&gt;" in (tmp_path / "tradeoffs.html").read_text()
+    assert told["report"]["remarks"] == ["The run failed before its end: the server <ended>"]
+    assert "failed before its end: the server \\u003cended>" in (tmp_path / "tradeoffs.html").read_text()
 
 
 def test_the_servers_that_it_starts_ask_for_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,9 @@ def test_the_command_prints_rates_and_keeps_what_compare_reads(tmp_path: Path) -
     kept = runfiles.read(path)
     assert (kept.kind, kept.model) == ("bench offline", "demo")
     assert {len(values) for values in kept.samples["offline"].values()} == {2}
+    (section,) = json.loads(path.read_text())["report"]["sections"]
+    assert section["readings"] == done.stdout.splitlines()[-3:], "the page says what the terminal says"
+    assert [bar["group"] for bar in section["figure"]["bars"]] == ["in", "out", "in", "out"]
 
 
 @pytest.mark.parametrize(

@@ -1,99 +1,114 @@
-"""The page of a recorded run: whole, without a network, and with sentences that follow the numbers."""
+"""What a recorded run says, and the page that has it inside: whole, without a network, with words from the numbers."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
+from ridgeline.core.report import Lines, Report, reported
+from ridgeline.lab.report import page
 from ridgeline.lab.tradeoffs import figures
-from ridgeline.lab.tradeoffs.page import render
+from ridgeline.lab.tradeoffs.page import told
 from ridgeline.lab.tradeoffs.tradeoffs import print_views
 from ridgeline.lab.tradeoffs.views import VIEWS
 from tests.bench.hand import Screen
 from tests.lab.recorded import document, latency, memory, padding
 
 
+def words(report: Report) -> str:
+    """All that the page shows of it."""
+
+    def of(value: Any) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return [text for one in inner for text in of(one)]
+
+    return "\n".join(of(asdict(report)))
+
+
 class Page(HTMLParser):
-    """What a browser would fetch, the ids, and the text outside of scripts and styles."""
+    """What a browser would fetch, and the run file that is inside."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.fetched: list[str] = []
-        self.ids: list[str] = []
-        self.text = ""
         self._inside = ""
-        self.figures = ""
+        self._saved = ""
         self.feed(text)
+
+    @property
+    def run(self) -> Any:
+        return json.loads(self._saved)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        self.fetched += [str(values[name]) for name in ("src", "href", "srcset", "data", "action") if name in values]
-        self.ids += [str(values["id"])] if "id" in values else []
+        if tag not in ("a", "code"):  # a link is followed by whoever clicks it
+            found = (str(values[name]) for name in ("src", "href", "srcset", "data", "action") if name in values)
+            self.fetched += [url for url in found if not url.startswith("data:")]
         self._inside = f"{tag} {values.get('id', '')}"
 
     def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "script figures":
-            self.figures += data
-        elif not self._inside.startswith(("script", "style")):
-            self.text += data
+        if self._inside == "script saved":
+            self._saved += data
 
 
 def test_it_needs_no_network_and_has_every_figure() -> None:
-    text = render(document())
-    page = Page(text)
-    assert page.fetched == []
+    run = reported(document(), told(document()))
+    text = page(run)
+    assert Page(text).fetched == []
     assert "@import" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
-    figures = json.loads(page.figures)
-    assert list(figures) == [view.key for view in VIEWS]
-    assert set(figures) <= set(page.ids)
-    for figure in figures.values():
-        assert figure["data"]
-        for axis in ("xaxis", "yaxis"):
-            assert re.search(r"\((ms|MiB|tokens|%)|second|at once|ms\)", figure["layout"][axis]["title"]["text"])
+    assert Page(text).run == json.loads(json.dumps(run))
+    assert [section.title for section in told(document()).sections] == [view.title for view in VIEWS]
+    for section in told(document()).sections:
+        assert isinstance(section.figure, Lines)
+        assert all(series.marks for series in section.figure.series)
+        for title in (section.figure.across, section.figure.up):
+            assert re.search(r"\((ms|MiB|tokens|%)|second|at once|ms\)", title)
     assert "Plotly" in text
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme" in text
 
 
 def test_it_has_the_same_numbers_as_the_terminal() -> None:
-    page, screen = Page(render(document())), Screen(width=200)
+    shown, screen = words(told(document())), Screen(width=200)
     print_views(screen.console, document())
     for view in VIEWS:
         rows = view.rows(document()["results"])
-        assert view.reading(rows) in page.text
+        assert view.reading(rows) in shown
         assert view.reading(rows) in " ".join(screen.text.split())
         for row in rows:
             for column in view.columns:
-                assert column.show(row) in page.text
+                assert column.show(row) in shown
                 assert column.show(row) in screen.text.replace("\u00a0", " ")
 
 
-def test_it_says_where_it_comes_from_and_hides_nothing_dangerous() -> None:
-    text = render(document())
-    page = Page(text)
-    for word in ("a processor, 2 cores", "ridgeline tradeoffs <b>", "2026-01-01", "ridgeline 1"):
-        assert word in page.text
-    assert "<b>" not in text.split("</footer>")[0].split("<footer>")[1]
-    hostile = document(latency=[latency("</script><script>x", None, None, 1.0, 1.0, 1.0)])
-    page = Page(render(hostile))
-    assert "</script><script>x" in json.dumps(json.loads(page.figures))
+def test_what_a_run_file_says_stays_text() -> None:
+    hostile = "</script><!--<script>x"
+    run = document(latency=[latency(hostile, None, None, 1.0, 1.0, 1.0)])
+    text = page(reported(run, told(run)))
+    assert hostile not in text
+    assert Page(text).run["results"]["latency"][0]["setting"] == hostile
+    assert hostile in json.dumps(Page(text).run["report"])
 
 
 def test_what_was_not_measured_is_named() -> None:
-    page = Page(render(document(padding=[], memory=[])))
-    assert list(json.loads(page.figures)) == ["policies", "windows"]
-    assert "Not measured in this run: Padding waste" in page.text
+    few = told(document(padding=[], memory=[]))
+    assert len(few.sections) == 2
+    assert "Not measured in this run: Padding waste" in words(few)
 
 
 def test_a_busy_client_is_told() -> None:
     busy = [latency("one", None, None, 1.0, 1.0, 1.0) | {"client_bound": True}]
-    assert "Client-bound" in Page(render(document(latency=busy))).text
-    assert "Client-bound" not in Page(render(document())).text
+    assert "Client-bound" in words(told(document(latency=busy)))
+    assert "Client-bound" not in words(told(document()))
 
 
 def reading(key: str, **results: object) -> str:
@@ -120,14 +135,7 @@ def test_a_plan_for_a_gpu_is_held_against_the_gpus_memory() -> None:
     assert "took 13.0 MiB on top of the waiting server, 0.25 of the 52.0 MiB planned" in reading("memory", memory=rows)
     unknown = [row | {"ready_gpu_bytes": None, "gpu_bytes": None} for row in rows]
     assert "is not known" in reading("memory", memory=unknown)
-    assert {line.name.split(":")[0] for line in figures.memory(unknown).data} == {"planned"}
-
-
-def test_many_lines_can_be_told_apart() -> None:
-    rows = [latency(f"policy {i}", None, None, 1.0, 1.0, 1.0) for i in range(20)]
-    lines = figures.latency(rows, lambda r: str(r["setting"])).data
-    assert len({(line.line.color, line.line.dash) for line in lines}) == 20
-    assert len({line.marker.symbol for line in lines}) == 20
+    assert {line.name.split(":")[0] for line in figures.memory(unknown).series} == {"planned"}
 
 
 @pytest.mark.parametrize("key", [view.key for view in VIEWS])

@@ -16,24 +16,27 @@ import pytest
 from ridgeline.core.ceilings import to_json
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.records import write_run
+from ridgeline.core.report import Group, Roof, bare, reported
 from ridgeline.device.choose import choose
 from ridgeline.lab.ledger.file import read_ledger
 from ridgeline.lab.machine import ceilings_path
-from ridgeline.lab.roofline.plot import draw
-from ridgeline.lab.roofline.roofline import PAGE, PICTURES, RUN_FILE, render, row, write
+from ridgeline.lab.report import page
+from ridgeline.lab.roofline.page import figure, row, told
+from ridgeline.lab.roofline.roofline import PAGE, PICTURES, RUN_FILE, write
 from ridgeline.lab.roofline.roofs import Roofline
 from ridgeline.lab.roofline.words import readings, warnings
 from tests.lab.hand_ceilings import machine, rate
 from tests.lab.ledgers import decode, document, ledger, place, prefill, step
-from tests.lab.test_page import Page
+from tests.lab.test_page import Page, words
 
 
-def traces(roofline: Roofline) -> dict[str, Any]:
+def groups(roofline: Roofline) -> dict[str, Group]:
     """By name, the first of each."""
-    found: dict[str, Any] = {}
-    for trace in draw(roofline).data:
-        found.setdefault(trace.name, trace)
-    return found
+    return {group.name: group for group in reversed(figure(roofline).groups)}
+
+
+def roofs(roofline: Roofline) -> dict[str, Roof]:
+    return {roof.name: roof for roof in figure(roofline).roofs}
 
 
 def said(*steps: Any, **options: Any) -> str:
@@ -41,37 +44,37 @@ def said(*steps: Any, **options: Any) -> str:
 
 
 def test_points_stand_where_the_numbers_say() -> None:
-    drawn = traces(Roofline.of(ledger()))
-    assert list(drawn["qkv"].x) == [1.0, 8.0, 64.0]
-    assert list(drawn["qkv"].y) == pytest.approx([5e9, 40e9, 100e9])
-    assert list(drawn["attention"].x) == [2.0, 2.0, 2.0]
-    assert list(drawn["attention"].y) == pytest.approx([2e9] * 3)
-    whole = drawn["decode step, by batch"]
-    assert list(whole.text) == ["1", "8", "64"]
-    assert whole.x[0] == pytest.approx(1_020_000 / 1_010_000)
-    assert whole.y[0] == pytest.approx(1_020_000 / 260_000 * 1e9)
-    assert list(drawn["prefill"].x) == [400.0]
-    assert list(drawn["prefill"].y) == pytest.approx([100e9])
+    drawn = groups(Roofline.of(ledger()))
+    assert [mark.x for mark in drawn["qkv"].marks] == [1.0, 8.0, 64.0]
+    assert [mark.y for mark in drawn["qkv"].marks] == pytest.approx([5e9, 40e9, 100e9])
+    assert [mark.x for mark in drawn["attention"].marks] == [2.0, 2.0, 2.0]
+    assert [mark.y for mark in drawn["attention"].marks] == pytest.approx([2e9] * 3)
+    whole = drawn["decode step, by batch"].marks
+    assert [mark.label for mark in whole] == ["1", "8", "64"]
+    assert whole[0].x == pytest.approx(1_020_000 / 1_010_000)
+    assert whole[0].y == pytest.approx(1_020_000 / 260_000 * 1e9)
+    assert [mark.x for mark in drawn["prefill"].marks] == [400.0]
+    assert [mark.y for mark in drawn["prefill"].marks] == pytest.approx([100e9])
     assert "host" not in drawn
-    assert "50 % of its roof" in drawn["qkv"].hovertext[0]
-    assert "floor 101.0 us, timed 200.0 us" in drawn["qkv"].hovertext[0]
-    assert "binds: memory" in drawn["qkv"].hovertext[0]
+    for part in ("50 % of its roof", "floor 101.0 us, timed 200.0 us", "binds: memory"):
+        assert part in drawn["qkv"].marks[0].hint
 
 
 def test_every_ceiling_is_drawn_and_the_datasheet_is_marked() -> None:
-    drawn = traces(Roofline.of(ledger()))
-    slopes = {name: drawn[name].y[0] / drawn[name].x[0] for name in ("memory 10 GB/s", "L2 40 GB/s")}
+    drawn = roofs(Roofline.of(ledger()))
+    slopes = {name: drawn[name].begin[1] / drawn[name].begin[0] for name in ("memory 10 GB/s", "L2 40 GB/s")}
     assert slopes == pytest.approx({"memory 10 GB/s": 10e9, "L2 40 GB/s": 40e9})
     roof, other = drawn["bfloat16 200 GFLOP/s"], drawn["float32 100 GFLOP/s"]
-    assert set(roof.y) == {200e9}
-    assert (roof.line.dash, other.line.dash) == ("solid", "dot")
-    sheets = [name for name, trace in drawn.items() if trace.line.dash == "dash"]
+    assert roof.begin[1] == roof.end[1] == 200e9
+    assert (roof.kind, other.kind) == ("roof", "other roof")
+    sheets = [name for name, line in drawn.items() if line.kind == "datasheet"]
     assert sheets == ["datasheet: 12 GB/s", "datasheet: bfloat16 300 GFLOP/s"]
-    assert list(drawn["ridge points"].x) == [5.0, 20.0]
-    names = [annotation.text for annotation in draw(Roofline.of(ledger())).layout.annotations]
-    assert names[:4] == ["L2 40 GB/s", "memory 10 GB/s", "float32 100 GFLOP/s", "bfloat16 200 GFLOP/s"]
-    assert "ridge: 20 FLOP/byte" in names[4]
-    assert not [name for name in traces(Roofline.of(ledger(ceilings=machine()))) if "datasheet" in name]
+    whole = figure(Roofline.of(ledger()))
+    assert [mark.x for mark in whole.ridges] == [5.0, 20.0]
+    labels = [line.label for line in whole.roofs if line.label]
+    assert labels == ["L2 40 GB/s", "memory 10 GB/s", "float32 100 GFLOP/s", "bfloat16 200 GFLOP/s"]
+    assert "ridge: 20 FLOP/byte" in whole.named[2]
+    assert not [name for name in roofs(Roofline.of(ledger(ceilings=machine()))) if "datasheet" in name]
 
 
 def test_roofs_that_lie_close_share_a_name() -> None:
@@ -88,12 +91,12 @@ def test_everything_is_inside_the_plot() -> None:
         assert bottom < point.flops_per_s < top
 
 
-def test_a_region_is_one_entry_of_the_legend() -> None:
+def test_a_region_has_one_name_and_colour() -> None:
     two = [place("mlp", "mlp_in", 1000, 2000, 900.0), place("mlp", "mlp_out", 1000, 2000, 800.0)]
-    figure = draw(Roofline.of(ledger(step("decode", 1, 1, two), step("prefill", 1, 64, two))))
-    mlp = [trace for trace in figure.data if trace.legendgroup == "mlp"]
-    assert [trace.showlegend for trace in mlp] == [True, False, False, False]
-    assert [trace.marker.symbol for trace in mlp].count("star") == 2
+    drawn = figure(Roofline.of(ledger(step("decode", 1, 1, two), step("prefill", 1, 64, two)))).groups
+    mlp = [group for group in drawn if group.name == "mlp"]
+    assert len({group.index for group in mlp}) == 1
+    assert sorted(group.joined for group in mlp) == [False, False, True, True]
 
 
 def test_sentences_follow_the_numbers() -> None:
@@ -134,22 +137,22 @@ def test_a_model_in_the_cache_is_told_and_held_against_the_cache() -> None:
     assert "stays in L2" in warnings(near)[0]
     assert "5.0 times below the ridge of 5.0 (bfloat16, L2): L2 binds" in readings(near)[0]
     assert "From batch 8 on a whole step is over its ridge" in readings(near)[2]
-    assert warnings(near)[0] in Page(render(near)).text
+    assert warnings(near)[0] in words(told(near))
     some = Roofline.of(ledger(ceilings=machine(cache_bytes=300_000_000)))
     assert "these steps (decode, batch 1; prefill, 512 tokens)" in warnings(some)[0].replace("decode, batch 8; ", "")
 
 
 def test_the_page_needs_no_network_and_has_every_number_as_text() -> None:
     roofline = Roofline.of(ledger())
-    page = Page(render(roofline))
-    assert page.fetched == []
-    assert list(json.loads(page.figures)) == ["roofline"]
+    shown, run = words(told(roofline)), reported(document(), told(roofline))
+    assert Page(page(run)).fetched == []
+    assert Page(page(run)).run == json.loads(json.dumps(run))
     for sentence in readings(roofline):
-        assert sentence in page.text
+        assert sentence in shown
     for point in (*roofline.steps, *roofline.places):
         for cell in row(point):
-            assert cell in page.text
-    assert "the vendor" in page.text
+            assert cell in shown
+    assert "the vendor" in shown
 
 
 def test_the_files_stand_alone(tmp_path: Path) -> None:
@@ -158,7 +161,9 @@ def test_the_files_stand_alone(tmp_path: Path) -> None:
     svg = ElementTree.parse(tmp_path / "roofline.svg").getroot()
     assert svg.tag.endswith("svg")
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((tmp_path / RUN_FILE).read_text()) == json.loads(json.dumps(document()))
+    written = json.loads((tmp_path / RUN_FILE).read_text())
+    assert bare(written) == json.loads(json.dumps(document()))
+    assert Page((tmp_path / PAGE).read_text()).run == written
     first = (tmp_path / "roofline.svg").read_bytes()
     write(ledger(), tmp_path)
     assert (tmp_path / "roofline.svg").read_bytes() == first

@@ -32,28 +32,23 @@ def test_a_person_looks_at_a_roofline(tmp_path: Path, picture: Callable[[str], P
 async def _look(path: Path, shot: Path) -> None:
     binary = chromium()
     assert binary is not None
-    plot = "document.getElementById('roofline')"
-    # The name of a legend's entry is an element of its own; a click counts after a moment without a second one.
-    entries = f"[...{plot}.querySelectorAll('.legend .traces')]"
-    click = (
-        f"(() => {{ const entry = {entries}.find(e => e.textContent.trim() === 'attention');"
-        "const toggle = entry.querySelector('.legendtoggle');"
-        "for (const kind of ['mousedown', 'mouseup']) toggle.dispatchEvent(new MouseEvent(kind, {bubbles: true})); })()"
-    )
+    plot = "document.querySelector('.figure')"
+    entry = "[...document.querySelectorAll('.legend button')].find(e => e.textContent === 'attention')"
     marks = f"{plot}.querySelectorAll('.scatterlayer .points path').length"
     async with browsing(binary) as page:
         await page.open(path.as_uri())
         await page.until(f"{plot}.querySelectorAll('.scatterlayer .points path').length > 8")
         points = f"{plot}.data.filter(t => t.mode !== 'lines').reduce((sum, t) => sum + t.x.length, 0)"
         assert await page.value(f"{marks} === {points}")
-        await page.picture(shot, 1100, 900, "light")
+        await page.picture(shot, 1240, 900, "light")
         before = await page.value(marks)
-        await page.value(click)
+        await page.value(f"{entry}.click()")
         await page.until(f"{marks} < {before}")
-        hidden = await page.value(f"{plot}.data.filter(t => t.visible === 'legendonly').map(t => t.name)")
+        hidden = await page.value(f"{plot}.data.filter(t => t.visible === false).map(t => t.name)")
         assert set(hidden) == {"attention"}
-        await page.value("document.querySelector('summary').click()")
-        rows = await page.value("document.querySelectorAll('tbody tr').length")
+        assert await page.value(f"{entry}.getAttribute('aria-pressed')") == "false"
+        await page.value("document.querySelector('#report summary').click()")
+        rows = await page.value("document.querySelectorAll('#report tbody tr').length")
         assert rows == await page.value(f"{points} - {plot}.data.find(t => t.name === 'ridge points').x.length")
         assert [url for url in page.requested if not url.startswith(("file:", "data:", "blob:"))] == []
         assert page.problems == []

@@ -128,6 +128,11 @@ def test_the_command_prints_the_peers_fields_and_keeps_what_compare_reads(tmp_pa
     assert len(rates) == 5
     assert lines[1]["tokens_per_s"] == pytest.approx(median(rates), rel=0.01)
     assert compare(kept, kept, anyway=False).rows
+    (section,) = json.loads(path.read_text())["report"]["sections"]
+    assert [bar["name"] for bar in section["figure"]["bars"]] == list(kept.samples)
+    assert [bar["value"] for bar in section["figure"]["bars"]] == pytest.approx(
+        [median(found["tokens_per_s"]) for found in kept.samples.values()], rel=0.01
+    )
 
 
 @pytest.mark.parametrize(

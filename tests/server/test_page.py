@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from ridgeline.core.flightfile import read_recording
+from ridgeline.core.report import reported
+from ridgeline.core.saved import saved_page
+from ridgeline.lab.ladder.page import told
 from ridgeline.lab.pipeline.cells import KINDS, Pipeline
+from ridgeline.lab.report import page as report_page
 from ridgeline.server.manners import Manners
-from ridgeline.server.saved import saved_page
+from tests.lab.ladders import document as ladder
 from tests.lab.test_pipeline import RECORDING
 from tests.server.browser import Page, browsing, chromium
 from tests.server.live import TEXT, Live, Stage, serving
@@ -212,6 +216,55 @@ def test_a_recording_is_followed_and_replayed() -> None:
     using(sights, use)
 
 
+def test_a_report_is_opened_from_a_file() -> None:
+    run = ladder({"name": "low", "rates": [10.0] * 5}, {"name": "high", "rates": [30.0] * 5})
+    whole = reported(run, told(run))
+
+    async def use(page: Page, live: Live) -> None:
+        await wide(page)
+        await go(page, "report")
+        assert await page.value(f"{at('download-run')}.disabled")
+        for content, said in (
+            ("[]", "not a recording"),
+            ("{", "is not JSON"),
+            (json.dumps(run), "has no report in it"),
+            (json.dumps(whole | {"report": {"version": 9}}), "version 9"),
+            (json.dumps(whole | {"report": whole["report"] | {"sections": [{}]}}), "damaged"),
+        ):
+            await page.value(PUT.format(json.dumps(content)))
+            await page.until(f"{at('report-error')}.textContent.includes({json.dumps(said)})")
+        for content in (json.dumps(whole), report_page(whole)):  # a run file, and a saved page with one in it
+            await page.value(PUT.format(json.dumps(content)))
+            await page.until(f"document.querySelectorAll('#report .point').length === 2 && {at('report-error')}.hidden")
+            assert "3.00 (3.00 to 3.00)" in await page.value(f"{at('report')}.textContent")
+            await page.value(
+                PUT.format(json.dumps(json.dumps(recording(90, seed=3))))
+            )  # what it is says where it opens
+            await page.until("location.hash === '#recording'")
+            assert "90 steps" in await page.value(f"{at('tape-title')}.textContent")
+        await go(page, "report")
+        await page.value(f"{at('theme')}.click(); {at('theme')}.click()")
+        await narrow(page)
+
+    using(Sights(), use)
+
+
+def test_many_lines_can_be_told_apart() -> None:
+    told = """import('/assets/figures.js').then(({FIGURES}) => {
+        const mark = y => ({x: 1, y, hint: '', label: ''});
+        const series = [...Array(20).keys()].map(i => ({name: `<b>${i}`, marks: [mark(i + 1)], dash: ''}));
+        const {traces} = FIGURES.lines({across: 'a', up: 'b', log: true, series}, {}, 800);
+        return traces.map(({name, line, marker}) => [name, line.color + line.dash, marker.symbol]);
+    })"""
+
+    async def use(page: Page, live: Live) -> None:
+        drawn = await page.value(told)
+        assert len({line for _, line, _ in drawn}) == len({symbol for _, _, symbol in drawn}) == 20
+        assert drawn[0][0] == "&lt;b&gt;0", "a name is text to the chart library, too"
+
+    using(Sights(), use)
+
+
 def test_cells_are_those_of_the_command_that_draws_a_recording(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(recording(120, seed=5)), "utf-8")
     run = read_recording(tmp_path / "run.json")
@@ -257,8 +310,8 @@ def test_a_long_recording_is_drawn_only_where_it_is_seen() -> None:
 
 def test_a_recording_is_saved_as_one_page_that_needs_nobody(tmp_path: Path) -> None:
     saved = tmp_path / "saved.html"
-    tape = {**recording(50), "reason": "crash", "message": "the device </script> fell off the bus"}
-    saved.write_text(saved_page(json.dumps(tape).encode(), "A run"), "utf-8")
+    tape = {**recording(50), "reason": "crash", "message": "the device </script><!--<script> fell off the bus"}
+    saved.write_text(saved_page(json.dumps(tape), "A run"), "utf-8")
 
     async def look() -> None:
         binary = chromium()

@@ -22,12 +22,14 @@ from ridgeline.bench.records import Shape
 from ridgeline.bench.remote import RequestFailed
 from ridgeline.bench.share import Share, Target, connect, warm_up
 from ridgeline.bench.tables import print_measures, print_ratios
+from ridgeline.bench.told import told
 from ridgeline.bench.waiting import display_for, wait_until_ready
 from ridgeline.bench.words import plural
 from ridgeline.bench.workload import words
 from ridgeline.core.errors import Unavailable
 from ridgeline.core.plaintext import harmless
 from ridgeline.core.records import provenance, write_run
+from ridgeline.core.report import reported
 
 FORMAT = 1
 EXIT_INTERRUPTED = 130
@@ -179,7 +181,8 @@ def _write(order: Order, session: Session, console: Console, about: dict[str, An
     if order.json_path is None:
         return True
     try:
-        write_run(order.json_path, document(order, session, about))
+        run = document(order, session, about)
+        write_run(order.json_path, reported(run, told(run)))
     except OSError as error:
         console.print(f"the run file could not be written: {error}", markup=False, highlight=False, soft_wrap=True)
         return False

@@ -17,35 +17,46 @@ from ridgeline.bench.words import number, plural
 LATE_MS = 10.0
 
 
+SPREADS = ("mean", *QUANTILES, "max")
+RATIOS = ("", "ratio", "interval", "reading")
+
+
 def print_measures(console: Console, m: Measures, load: Load, limits_ms: Mapping[str, float]) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("milliseconds")
-    for name in ("mean", *QUANTILES, "max"):
+    for name in SPREADS:
         table.add_column(name, justify="right", no_wrap=True)
-    rows = {"TTFT": m.ttft_ms, "TPOT": m.tpot_ms, "ITL": m.itl_ms, "E2E": m.e2e_ms, "sent late": m.lateness_ms}
-    for name, spread in rows.items():
-        if spread is not None:
-            table.add_row(name, *(number(value, 1) for value in _values(spread)))
+    for row in spread_rows(m):
+        table.add_row(*row)
     console.print(table, highlight=False)
     console.print()
-    good = ""
-    if m.good is not None:
-        limits = ", ".join(f"{name} {limit:g} ms" for name, limit in limits_ms.items())
-        good = f", {number(m.goodput_per_s, 2)} of them a second within {limits}"
-    console.print(
-        f"{number(m.tokens_per_s, 1)} output tokens/s, {number(m.requests_per_s, 2)} requests/s{good}", highlight=False
-    )
-    console.print(
-        f"{m.answered} of {plural(m.requests, 'request')} answered in {m.wall_s:.2f} s: "
-        f"{m.prompt_tokens} prompt and {m.tokens} output tokens",
-        highlight=False,
-    )
+    for sentence in sentences(m, limits_ms):
+        console.print(sentence, highlight=False)
     for note in notes(m, load):
         console.print(note, highlight=False, soft_wrap=True)
 
 
-def _values(spread: Spread) -> list[float]:
-    return [spread.mean, *(getattr(spread, name) for name in QUANTILES), spread.max]
+def spreads(m: Measures) -> dict[str, Spread]:
+    """What there is of them."""
+    named = {"TTFT": m.ttft_ms, "TPOT": m.tpot_ms, "ITL": m.itl_ms, "E2E": m.e2e_ms, "sent late": m.lateness_ms}
+    return {name: spread for name, spread in named.items() if spread is not None}
+
+
+def spread_rows(m: Measures) -> list[tuple[str, ...]]:
+    """Under an empty heading and SPREADS."""
+    return [(name, *(number(getattr(spread, part), 1) for part in SPREADS)) for name, spread in spreads(m).items()]
+
+
+def sentences(m: Measures, limits_ms: Mapping[str, float]) -> tuple[str, str]:
+    good = ""
+    if m.good is not None:
+        limits = ", ".join(f"{name} {limit:g} ms" for name, limit in limits_ms.items())
+        good = f", {number(m.goodput_per_s, 2)} of them a second within {limits}"
+    return (
+        f"{number(m.tokens_per_s, 1)} output tokens/s, {number(m.requests_per_s, 2)} requests/s{good}",
+        f"{m.answered} of {plural(m.requests, 'request')} answered in {m.wall_s:.2f} s: "
+        f"{m.prompt_tokens} prompt and {m.tokens} output tokens",
+    )
 
 
 def notes(m: Measures, load: Load) -> Iterator[str]:
@@ -74,22 +85,34 @@ def notes(m: Measures, load: Load) -> Iterator[str]:
 
 def print_ratios(console: Console, found: Mapping[str, Ratio], left_out: Sequence[str], url: str, against: str) -> None:
     """Ratios with their intervals; never a ratio alone."""
-    console.print(f"{url} over {against}, median of the rounds' ratios", highlight=False)
+    console.print(compared(url, against), highlight=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("", "ratio", "interval", "reading"):
+    for name in RATIOS:
         table.add_column(name, justify="left" if name in ("", "reading") else "right")
-    for name, r in found.items():
-        table.add_row(name, f"{r.ratio:.3f}", f"[{r.low:.3f}, {r.high:.3f}]", reading(r))
+    for row in ratio_rows(found):
+        table.add_row(*row)
     console.print(table, highlight=False)
+    for sentence in ratio_sentences(found, left_out):
+        console.print(sentence, highlight=False)
+
+
+def compared(url: str, against: str) -> str:
+    return f"{url} over {against}, median of the rounds' ratios"
+
+
+def ratio_rows(found: Mapping[str, Ratio]) -> list[tuple[str, ...]]:
+    """Under RATIOS."""
+    return [(name, f"{r.ratio:.3f}", f"[{r.low:.3f}, {r.high:.3f}]", reading(r)) for name, r in found.items()]
+
+
+def ratio_sentences(found: Mapping[str, Ratio], left_out: Sequence[str]) -> Iterator[str]:
     if left_out:
-        console.print(f"Not compared, as a round had 0 or none of it: {', '.join(left_out)}.", highlight=False)
+        yield f"Not compared, as a round had 0 or none of it: {', '.join(left_out)}."
     one = next(iter(found.values()), None)
     if one is not None:
-        console.print(
+        yield (
             f"The interval covers the median ratio in {one.coverage * 100:.1f} of 100 such runs "
-            f"({one.rounds} rounds, sign test); of several quantities one may differ by chance.",
-            highlight=False,
-            style="dim",
+            f"({one.rounds} rounds, sign test); of several quantities one may differ by chance."
         )
 
 

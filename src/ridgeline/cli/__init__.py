@@ -29,6 +29,7 @@ from ridgeline.cli import (
     piping,
     profiling,
     quantising,
+    reporting,
     roofing,
     serving,
     stepping,
@@ -65,6 +66,7 @@ app.command()(comparing.compare)
 app.command()(counting.counters)
 app.command("counted-steps", hidden=True)(counting.counted_steps)
 app.command()(climbing.ladder)
+app.command()(reporting.report)
 app.command()(learning.learn)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from ridgeline.cli.environment import cache_dir, hub_access
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.records import write_run
+from ridgeline.core.report import reported
 
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder
+    from ridgeline.core.report import Report
     from ridgeline.lab.machine import Progress
 
 MEASURED = "gpt2"
@@ -73,13 +75,16 @@ def kept(
     config: Mapping[str, Any],
     results: Any,
     samples: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    told: Callable[[Mapping[str, Any]], Report] | None = None,
 ) -> None:
-    """A run file, for --json. samples: {name: {quantity: a value for each repeat}}. Raises ConfigError."""
-    run = {
+    """A run file, for --json. samples: {name: {quantity: a value for each repeat}}. told: what it says. Raises
+    ConfigError."""
+    run: dict[str, Any] = {
         "format": RUN_FORMAT, "kind": kind, "provenance": dict(provenance), "config": dict(config), "results": results,
     }  # fmt: skip
+    run |= {} if samples is None else {"samples": samples}
     try:
-        write_run(path, run if samples is None else run | {"samples": samples})
+        write_run(path, run if told is None else reported(run, told(run)))
     except OSError as error:
         raise ConfigError(f"--json {path}: it cannot be written ({error.strerror or error})") from error
 

@@ -64,6 +64,7 @@ def end_tokens(order: EngineOrder) -> tuple[int, ...]:
 
 def measured(order: EngineOrder, asked: OfflineOrder, json: Path | None, *, floor: bool) -> None:
     from ridgeline.core.records import provenance
+    from ridgeline.lab.benched import told_offline
     from ridgeline.lab.offline import KIND, allowed, described, document, each_load
     from ridgeline.lab.rig import Workbench
     from ridgeline.lab.stepping import settings
@@ -76,5 +77,5 @@ def measured(order: EngineOrder, asked: OfflineOrder, json: Path | None, *, floo
         found = allowed(bench, loads, progress) if floor else None
     if json is not None:
         results, samples = document(loads, found)
-        kept(json, KIND, about, config, results, samples)
+        kept(json, KIND, about, config, results, samples, told_offline)
     print("\n".join(described(loads, found)))

@@ -64,13 +64,13 @@ def pipeline(
 
 def _save(found: Recording, name: str, html: Path, steps: str | None, others: dict[str, object]) -> None:
     """others: options that a page has no use for. Raises ConfigError."""
-    from ridgeline.server.saved import saved_page
+    from ridgeline.core.saved import saved_page
 
     for option, value in others.items():
         if value is not None:
             raise ConfigError(f"{option}: not with --html; the page shows every request, and draws by itself")
     shown = found.between(*_slice(steps, len(found.steps), len(found.steps)))
-    _write(html, saved_page(shown.encoded(), f"Ridgeline: {name}"))
+    _write(html, saved_page(shown.encoded().decode("utf-8"), f"Ridgeline: {name}"))
     print(f"{len(shown.steps)} steps of {len(shown.keys())} requests are in {html}")
 
 

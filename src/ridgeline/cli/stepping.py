@@ -90,6 +90,7 @@ def step(
 def measured(order: EngineOrder, asked: StepOrder, json: Path | None) -> None:
     """Printed and kept after every kind of step, so that neither Ctrl-C nor a failure takes what was finished."""
     from ridgeline.core.records import provenance
+    from ridgeline.lab.benched import told_step
     from ridgeline.lab.rig import Workbench
     from ridgeline.lab.stepping import KIND, each_timing, settings
 
@@ -106,4 +107,4 @@ def measured(order: EngineOrder, asked: StepOrder, json: Path | None) -> None:
             found.append(line | {"host_ns": timing.host_ns, "device_ns": timing.device_ns})
             samples[timing.name] = timing.samples()
             if json is not None:
-                kept(json, KIND, about, config, found, samples)
+                kept(json, KIND, about, config, found, samples, told_step)

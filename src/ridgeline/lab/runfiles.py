@@ -51,11 +51,16 @@ def read(path: Path) -> Run:
 
 def read_kind(path: Path, kind: str) -> dict[str, Any]:
     """The whole document of a run file, which must be of that kind. Raises ConfigError."""
-    document = read_document(path)
-    found = _kind(document)
+    found, document = read_any(path)
     if found != kind:
         raise ConfigError(f"{path}: a run file of kind '{found}', and this command reads kind '{kind}'")
     return document
+
+
+def read_any(path: Path) -> tuple[str, dict[str, Any]]:
+    """(kind, the whole document). Raises ConfigError."""
+    document = read_document(path)
+    return _kind(document), document
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rich.console import Console
 from ridgeline.bench.order import LEAST_ROUNDS
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.records import provenance, write_run
+from ridgeline.core.report import reported
 from ridgeline.lab.ladder import file as ladderfile
 from ridgeline.lab.ladder import page as ladderpage
 from ridgeline.lab.ladder.judging import QUICK_TOKENS, TOKENS, judge
@@ -25,6 +26,7 @@ from ridgeline.lab.ladder.seams import Progress, Seams
 from ridgeline.lab.ladder.stage import GUARD_REPEATS, Stage, Step
 from ridgeline.lab.ladder.verdict import is_wrong
 from ridgeline.lab.ladder.work import ARRIVAL_SHARE, CAPTURED_SHARE, Sizes, Speed, fitting, shares
+from ridgeline.lab.report import page
 
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder
@@ -98,10 +100,13 @@ def run(
 
 
 def tell(document: Mapping[str, Any], output: Path, console: Console) -> int:
-    """The table on the console, the page and the Markdown table in the folder. Returns the exit code."""
+    """The table on the console; the run file with its report, the page and the Markdown table in the folder. Returns
+    the exit code."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "index.html").write_text(ladderpage.render(document), encoding="utf-8")
+        run = reported(document, ladderpage.told(document))
+        write_run(output / ladderfile.NAME, run)
+        (output / "index.html").write_text(page(run), encoding="utf-8")
         (output / "ladder.md").write_text(ladderpage.markdown(document), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--output {output}: it cannot be written ({error})") from error

@@ -7,6 +7,8 @@
              "rounds": [{"serial", "order", "guard_ns", "drift", "measures": {rung: ...}, "checks": {rung: ...}}],
              "voided": [{"serial", "guard_ns", "drift"}], "quality": {rung: ...},
              "counted": {rung: {"values": {key: of a token}, "reasons"}}, "uncounted": {key: why}}}
+
+At the end `report` stands beside them: what it says (core/report.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.report import bare
 from ridgeline.lab.runfiles import read_kind
 
 FORMAT, KIND, NAME = 1, "ladder", "ladder.json"
@@ -24,8 +27,8 @@ _SAME = ("commit", "dirty", "cpu", "gpus", "libraries")
 
 def read(path: Path) -> dict[str, Any]:
     """Raises ConfigError for what is no ladder of this version."""
-    document = read_kind(path, KIND)
-    _check_shape(path, document)
+    document = bare(read_kind(path, KIND))
+    check_shape(path, document)
     return document
 
 
@@ -41,8 +44,8 @@ def check_same(path: Path, old: Mapping[str, Any], config: Mapping[str, Any], ab
         )
 
 
-def _check_shape(path: Path, document: Mapping[str, Any]) -> None:
-    """What every reader relies on, so that a damaged file is a sentence and no traceback."""
+def check_shape(path: Path, document: Mapping[str, Any]) -> None:
+    """What every reader relies on, so that a damaged file is a sentence and no traceback. Raises ConfigError."""
     kinds = {
         "rungs": list,
         "rounds": list,

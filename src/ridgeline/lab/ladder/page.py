@@ -1,27 +1,21 @@
-"""Ladder page: a climb as one HTML file that needs no network, as Markdown and on the console. Measures nothing."""
+"""Ladder page: what a climb says, as the page draws it, as Markdown and on the console. Measures nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ridgeline.bench.duel import Ratio
-from ridgeline.lab import report
+from ridgeline.core.report import Bar, Bars, Report, Section
 from ridgeline.lab.ladder.ladder import DRIFT
 from ridgeline.lab.ladder.verdict import MARGIN, Line, climbed, lines
 
 Row = Mapping[str, Any]
 
-# Colours that the colour-blind can tell apart, on white and on near-black.
-COLOURS = {
-    "pays": "#009e73", "costs": "#d6504a", "undecided here": "#8a94a3", "start": "#0083c9",
-    "too few rounds": "#8a94a3", "WRONG": "#cc66a3",
-}  # fmt: skip
 HEADINGS = (
     "Rung", "Tokens/s", "Against the rung below", "Verdict", "TTFT p50", "Latency p95", "Rows a step",
     "Positions a token", "Padding", "Prefix found", "Bytes a token", "Output",
@@ -37,24 +31,22 @@ COUNTED = {
 NOT_KNOWN = "-"
 
 
-def render(document: Row) -> str:
-    """The whole page. document: what ladder.json has."""
+def told(document: Row) -> Report:
+    """document: what ladder.json has."""
     shown = lines(document["results"])
     measured = [line for line in shown if line.verdict != "skipped"]
     skipped = [line for line in shown if line.verdict == "skipped"]
     sections = [
-        report.Section(
-            key="rungs",
+        Section(
             title="What each switch gained here",
             question="How many tokens a second does each rung make, and does it pay?",
-            figure=_figure(measured),
+            figure=Bars("output tokens a second", tuple(map(_bar, measured))),
             readings=(_whole(document["results"]),),
             headings=_headings(measured),
             rows=tuple(_cells(line, measured) for line in measured),
             open_table=True,
         ),
-        report.Section(
-            key="why",
+        Section(
             title="Why",
             question="What was counted, from each rung to the next?",
             readings=tuple(f"{line.title} ({line.verdict}): {line.why}" for line in measured),
@@ -63,12 +55,8 @@ def render(document: Row) -> str:
     if skipped:
         rows = tuple((line.title, line.why) for line in skipped)
         question = "Which rungs cannot be climbed here?"
-        headings = ("Rung", "Reason")
-        sections.append(
-            report.Section("skipped", "Not climbed", question, headings=headings, rows=rows, open_table=True)
-        )
-    source = document["provenance"]
-    return report.render("The ladder", _model(document), sections, source, _notes(document), _remarks(document))
+        sections.append(Section("Not climbed", question, headings=("Rung", "Reason"), rows=rows, open_table=True))
+    return Report("The ladder", _model(document), sections, _notes(document), _remarks(document))
 
 
 def markdown(document: Row) -> str:
@@ -112,42 +100,10 @@ def show(document: Row, console: Console) -> None:
     console.print(_whole(document["results"]), markup=False, highlight=False)
 
 
-def _figure(measured: Sequence[Line]) -> go.Figure:
-    """A bar for each rung from the top, in its verdict's colour."""
-    figure = go.Figure()
-    titles = [line.title for line in measured]
-    for verdict in dict.fromkeys(line.verdict for line in measured):
-        mine = [line for line in measured if line.verdict == verdict]
-        figure.add_bar(
-            y=[line.title for line in mine],
-            x=[line.facts.get("tokens_per_s", 0.0) for line in mine],
-            orientation="h",
-            name=verdict,
-            marker={"color": COLOURS[verdict]},
-            text=[_label(line) for line in mine],
-            textposition="outside",
-            cliponaxis=False,
-            customdata=[(line.why,) for line in mine],
-            hovertemplate="%{y}: %{x:.0f} tokens/s<br>%{customdata[0]}<extra></extra>",
-        )
-    largest = max((line.facts.get("tokens_per_s", 0.0) for line in measured), default=0.0)
-    figure.update_xaxes(title="output tokens a second", range=[0, 1.3 * largest])
-    figure.update_yaxes(categoryorder="array", categoryarray=titles[::-1], automargin=True)
-    return figure.update_layout(
-        template="none",
-        height=160 + 34 * len(measured),
-        barmode="overlay",
-        margin={"l": 16, "r": 16, "t": 16, "b": 90},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 14},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.12, "x": 0},
-    )
-
-
-def _label(line: Line) -> str:
+def _bar(line: Line) -> Bar:
+    rate = line.facts.get("tokens_per_s", 0.0)
     gain = "" if line.ratio is None else f" ({line.ratio.ratio:.2f}x)"
-    return f"{line.facts.get('tokens_per_s', 0.0):.0f}{gain}"
+    return Bar(line.title, rate, f"{rate:.0f}{gain}", f"{line.title}: {rate:.0f} tokens/s\n{line.why}", line.verdict)
 
 
 def _headings(measured: Sequence[Line]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Roofprint: a roofline as a picture that stands still, for a README. Knows points; knows no browser.
 
-The same marks as in roofplot.py, on white, legible at 900 pixels across.
+The same marks as on the page (server/web/roofs.js), on white, legible at 900 pixels across.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from ridgeline.core.cost import REGIONS
-from ridgeline.lab.roofline.plot import ROOF_COLOUR, SHEET_COLOUR, STEP_COLOUR, colour_of, size_of
+from ridgeline.lab.roofline.page import STEP_MORE, size_of
 from ridgeline.lab.roofline.roofs import Kind, Line, Roofline
 from ridgeline.lab.roofline.words import amount
 
-MARKERS = ("o", "s", "D", "^", "X", "P", "h", "v")  # roofplot.MARKERS, as this library calls them
+MARKERS = ("o", "s", "D", "^", "X", "P", "h", "v")  # as this library calls the page's
+COLOURS = ("#0083c9", "#e0711a", "#009e73", "#cc66a3", "#b09600", "#8a6fdf", "#a9744a", "#3aa5a5")
+STEP_COLOUR, ROOF_COLOUR, SHEET_COLOUR = "#e5484d", "#6f7f92", "#a07cc5"
 STYLES: dict[Kind, str] = {"level": "-", "roof": "-", "other roof": ":", "datasheet": "--"}
 _INCHES, _DOTS = (9.0, 6.2), 200
 _TEXT = "#1c2430"
@@ -95,7 +97,7 @@ def _places(axes: mpl.axes.Axes, roofline: Roofline) -> None:
     shown = set()
     places = sorted(roofline.places, key=lambda p: (REGIONS.index(p.region), p.place, p.phase))  # stable: by batch
     for (region, _, phase), points in groupby(places, key=lambda p: (p.region, p.place, p.phase)):
-        line, colour = list(points), colour_of(region)
+        line, colour = list(points), COLOURS[REGIONS.index(region) % len(COLOURS)]
         x, y = [p.intensity for p in line], [p.flops_per_s for p in line]
         if phase == "decode":
             axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.7)
@@ -121,7 +123,7 @@ def _steps(axes: mpl.axes.Axes, roofline: Roofline) -> None:
         x, y = [p.intensity for p in points], [p.flops_per_s for p in points]
         if phase == "decode":
             axes.plot(x, y, color=STEP_COLOUR, linewidth=2, zorder=4)
-        sizes = [_area(size_of(roofline, p) + 3) for p in points]
+        sizes = [_area(size_of(roofline, p) + STEP_MORE) for p in points]
         marker = "o" if phase == "decode" else "*"
         axes.scatter(
             x, y, s=sizes, color=STEP_COLOUR, marker=marker, edgecolors="white", linewidths=0.8, label=name, zorder=5

@@ -1,18 +1,18 @@
-"""Page: a run of trade-offs as one HTML file that needs no network. Knows the run file; measures nothing."""
+"""Page: what a run of trade-offs says, as the page draws it. Knows the run file; measures nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ridgeline.lab import report
+from ridgeline.core.report import Report, Section
 from ridgeline.lab.tradeoffs.views import VIEWS, View
 
 Row = dict[str, Any]
 
 
-def render(document: Row) -> str:
-    """The whole page. document: what tradeoffs.json has; a trade-off without rows is left out and named."""
+def told(document: Row) -> Report:
+    """document: what tradeoffs.json has; a trade-off without rows is left out and named."""
     shown = [(view, rows) for view in VIEWS if (rows := view.rows(document["results"]))]
     missing = [view.title for view in VIEWS if view not in [view for view, _ in shown]]
     notes = [f"Not measured in this run: {'; '.join(missing)}."] if missing else []
@@ -23,19 +23,12 @@ def render(document: Row) -> str:
     remarks = ["The run was interrupted."] if document["interrupted"] else []
     if document["error"] is not None:
         remarks.append(f"The run failed before its end: {document['error']}")
-    return report.render(
-        "The trade-offs of batching",
-        _model(document),
-        [_section(view, rows) for view, rows in shown],
-        document["provenance"],
-        notes,
-        remarks,
-    )
+    sections = [_section(view, rows) for view, rows in shown]
+    return Report("The trade-offs of batching", _model(document), sections, notes, remarks)
 
 
-def _section(view: View, rows: Sequence[Row]) -> report.Section:
-    return report.Section(
-        key=view.key,
+def _section(view: View, rows: Sequence[Row]) -> Section:
+    return Section(
         title=view.title,
         question=view.question,
         figure=view.figure(rows),

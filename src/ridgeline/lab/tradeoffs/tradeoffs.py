@@ -14,9 +14,11 @@ from rich.table import Table
 
 from ridgeline.core.errors import ConfigError, RidgelineError
 from ridgeline.core.records import provenance, write_run
+from ridgeline.core.report import reported
+from ridgeline.lab.report import page
 from ridgeline.lab.tradeoffs.experiments import Bench, Interrupted, Results, latency, memory, padding
 from ridgeline.lab.tradeoffs.grid import Grid
-from ridgeline.lab.tradeoffs.page import render
+from ridgeline.lab.tradeoffs.page import told
 from ridgeline.lab.tradeoffs.views import VIEWS
 
 FORMAT = 1
@@ -59,8 +61,10 @@ def run(
         "results": asdict(results),
     }
     try:
+        write_run(out / "tradeoffs.json", document)  # before its words are made, so that no fault there takes it
+        document = reported(document, told(document))
         write_run(out / "tradeoffs.json", document)
-        (out / "tradeoffs.html").write_text(render(document), encoding="utf-8")
+        (out / "tradeoffs.html").write_text(page(document), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {out}: it cannot be written ({error})") from error
     print_views(console, document)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-
 from ridgeline.bench.words import human_bytes
+from ridgeline.core.report import Lines
 from ridgeline.lab.tradeoffs import figures
 from ridgeline.lab.tradeoffs.grid import MIDDLE_WINDOW_MS, WINDOWED
 
@@ -34,7 +33,7 @@ class View:
     columns: tuple[Column, ...]
     rows: Callable[[Row], list[Row]]
     reading: Callable[[Sequence[Row]], str]
-    figure: Callable[[Sequence[Row]], go.Figure]
+    figure: Callable[[Sequence[Row]], Lines]
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:

@@ -1,6 +1,7 @@
-// Charts: the live numbers over time, drawn by the plotly library, which is fetched when they are first wanted.
+// Charts: the live numbers over time. Knows what each shows; knows no stream.
 
-import {at, colour, element} from "./dom.js";
+import {at, element} from "./dom.js";
+import {axis, frame, loaded, shades} from "./plots.js";
 import {ms, percent, rate} from "./words.js";
 
 const REDRAW_MS = 1000; // a chart costs milliseconds, and the machine may be the one that serves
@@ -25,18 +26,6 @@ const CHARTS = [
     lines: [seconds("p50", e => e.itl_ms?.p50), seconds("p95", e => e.itl_ms?.p95), seconds("step", e => e.step_ms)]},
   {title: "Whole answer after", ...SECONDS, lines: [seconds("p50", e => e.e2e_ms?.p50), seconds("p95", e => e.e2e_ms?.p95)]},
 ];
-
-let library = null; // the promise of it
-
-function loaded() {
-  library ??= new Promise((resolve, reject) => {
-    const script = element("script", {src: "/assets/plotly.min.js"});
-    script.onload = resolve;
-    script.onerror = () => { library = null; script.remove(); reject(new Error("the chart library cannot be loaded")); };
-    document.head.append(script);
-  });
-  return library;
-}
 
 export class Charts {
   constructor(history) {
@@ -72,8 +61,7 @@ export class Charts {
     this._drawn = performance.now();
     if (!this._history.newest || !at("charts").clientWidth) return;
     await loaded();
-    const looks = {ink: colour("ink"), soft: colour("soft"), grid: colour("grid"), card: colour("card"), line: colour("line"),
-      series: [1, 2, 3].map(i => colour(`series-${i}`))};
+    const looks = shades();
     for (const one of this._plots) {
       if (!one.plot.data || seen(one.plot.getBoundingClientRect())) this._draw(one, looks);
     }
@@ -93,12 +81,10 @@ export class Charts {
 }
 
 function layout(chart, looks, range, width) {
-  const axis = {gridcolor: looks.grid, linecolor: looks.line, zeroline: false, fixedrange: true, tickfont: {size: 11, color: looks.soft}};
+  const shared = axis(looks);
   return {
-    margin: {l: 44, r: 8, t: 8, b: 24}, width, height: 156, showlegend: false, hovermode: "x unified", uirevision: "live",
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {color: looks.ink, size: 12},
-    hoverlabel: {bgcolor: looks.card, bordercolor: looks.line, font: {color: looks.ink}},
-    xaxis: {...axis, range, nticks: 4, ticksuffix: " s"},
-    yaxis: {...axis, rangemode: "tozero", nticks: 5, ...chart.axis},
+    ...frame(looks), margin: {l: 44, r: 8, t: 8, b: 24}, width, height: 156, hovermode: "x unified", uirevision: "live",
+    xaxis: {...shared, range, nticks: 4, ticksuffix: " s"},
+    yaxis: {...shared, rangemode: "tozero", nticks: 5, ...chart.axis},
   };
 }

@@ -2,6 +2,7 @@
 
 import {at, element, figure} from "./dom.js";
 import {askForKey} from "./door.js";
+import {offer, save} from "./files.js";
 import {CELLS, stall, swatch} from "./palette.js";
 import {Pipeline} from "./pipeline.js";
 import {Player} from "./player.js";
@@ -10,7 +11,6 @@ import {Tape} from "./tape.js";
 import {ms, number, percent, plural} from "./words.js";
 
 const REFRESH_MS = 1000, LIVE_STEPS = 160, SAVED_STEPS = 4096;
-const LARGEST_FILE = 2 ** 26; // bytes; larger ones would stop the page for seconds
 
 const STALLS = {window: "the policy waited for company", slots: "no seat was free", blocks: "no cache block was free",
   budget: "the step's token budget was spent", order: "others came first"};
@@ -78,7 +78,7 @@ function legend() {
     element("li", {title: why}, swatch(look), word)));
 }
 
-function failed(error) {
+export function failed(error) {
   at("tape-error").hidden = false;
   at("tape-error").firstElementChild.textContent = error.message;
 }
@@ -114,42 +114,22 @@ const still = move => (...given) => { follow(false); move(...given); };
 
 // --- files --------------------------------------------------------------------------------------------------------
 
-async function read(file) {
+export function take(data, content) {
   follow(false);
-  try {
-    if (file.size > LARGEST_FILE) throw new Error(`${file.name}: ${number(file.size / 2 ** 20)} MiB are too many for a page`);
-    const content = await file.text();
-    let data;
-    try { data = JSON.parse(content); } catch { throw new Error(`${file.name}: is not JSON`); }
-    put(data);
-    text = content;
-    at("download").disabled = false;
-  } catch (error) {
-    failed(error);
-  }
+  put(data);
+  text = content;
+  at("download").disabled = false;
 }
 
 async function download() {
   // What was opened, as it was; otherwise all that the server remembers.
   try {
     const content = text ?? await (await ask(`/v1/recording?steps=${SAVED_STEPS}`, {cache: "no-store"})).text();
-    const url = URL.createObjectURL(new Blob([content], {type: "application/json"}));
     const when = new Date(1000 * JSON.parse(content).made_unix_s).toISOString().slice(0, 19).replaceAll(":", "");
-    element("a", {href: url, download: `ridgeline-recording-${when}.json`}).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    save(content, `ridgeline-recording-${when}.json`);
   } catch (error) {
     failed(error);
   }
-}
-
-function dropping(stage) {
-  stage.addEventListener("dragover", event => { event.preventDefault(); stage.classList.add("over"); });
-  stage.addEventListener("dragleave", () => stage.classList.remove("over"));
-  stage.addEventListener("drop", event => {
-    event.preventDefault();
-    stage.classList.remove("over");
-    if (event.dataTransfer.files.length) read(event.dataTransfer.files[0]);
-  });
 }
 
 // --- the section --------------------------------------------------------------------------------------------------
@@ -174,8 +154,6 @@ export function open() {
   document.addEventListener("themechange", () => { document.querySelectorAll("canvas.swatch").forEach(one => one.repaint?.()); });
   document.addEventListener("visibilitychange", () => { if (shown && following) follow(true); });
   at("follow").addEventListener("click", () => follow(!following));
-  at("open-file").addEventListener("click", () => at("file").click());
-  at("file").addEventListener("change", () => { if (at("file").files.length) read(at("file").files[0]); });
   at("download").addEventListener("click", download);
   at("play").addEventListener("click", still(() => player.toggle()));
   at("back").addEventListener("click", still(() => player.step(-1)));
@@ -184,5 +162,5 @@ export function open() {
   at("speed").addEventListener("change", () => player.speed(Number(at("speed").value)));
   // Who looks around wants no view that moves away.
   for (const kind of ["wheel", "pointerdown", "keydown"]) at("pipeline").addEventListener(kind, still(() => {}), {passive: true});
-  dropping(at("stage"));
+  offer(at("open-file"), at("stage"));
 }

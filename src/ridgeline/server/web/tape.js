@@ -1,6 +1,8 @@
 // Tape: a recording as requests down and steps across. Knows the format and what each cell is; draws nothing.
 
-const KIND = "ridgeline-recording", VERSION = 1;
+export const KIND = "ridgeline-recording";
+
+const VERSION = 1;
 const STEPS = ["serial", "launched_us", "collected_us", "rows", "tokens", "positions", "padding", "waiting", "kv_blocks", "horizon", "stall"];
 
 function check(data) {
