@@ -94,10 +94,11 @@ def native_sources() -> dict[str, str]:
     """The kernels that a CPU compiles for itself: what they do, and their source."""
     from ridgeline.attention import native
     from ridgeline.device.jit import source_of
-    from ridgeline.ops import dense, quantised
+    from ridgeline.ops import dense, quantised, steps
 
     return {
         "attention": source_of(native.SOURCE),
         "products of plain matrices": source_of(dense.SOURCE),
         "products of integers": source_of(quantised.SOURCE),
+        "decode steps": source_of(steps.SOURCE),
     }

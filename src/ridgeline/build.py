@@ -29,12 +29,12 @@ from ridgeline.engine.meter import Meter
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.menu import chosen
+from ridgeline.replaying import choose_graphs
 from ridgeline.scheduler.pace import Pace, Paced, Unpaced
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares, useful_sequences
 
 if TYPE_CHECKING:
-    from ridgeline.attention.base import AnyAttention
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.models.linear import Scheme
@@ -116,7 +116,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     model = load_model(order, device, scheme, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
-    runner = make_runner(order.config, model, device, limits, plan, attending)
+    runner = make_runner(order, model, device, limits, plan, attending)
     runner.warm_up()
     clock.lap("warm up")
     scheduler.keep(make_pace(order, device, attending, runner, limits))
@@ -215,29 +215,17 @@ def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Repor
 
 
 def make_runner(
-    config: Config, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan, attending: Attending
+    order: EngineOrder, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan, attending: Attending
 ) -> Runner:
+    """Raises ConfigError."""
     from ridgeline.runner.runner import Runner
     from ridgeline.runner.slots import Sizes
 
+    config = order.config
     sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size, limits.budget)
     packing = chosen("packing", config.batching.packing)()
-    graphs = chosen("graphs", graphs_choice(config, device, attending.attention))
+    graphs = choose_graphs(config, order.quantize, device, attending.attention, order.cache)
     return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)
-
-
-def graphs_choice(config: Config, device: Device, attention: AnyAttention) -> str:
-    """A name in MENU."""
-    from ridgeline.attention.base import SteadyAttention
-
-    options = config.batching
-    if config.model.determinism != "off":
-        return "eager"  # when a step is captured depends on the time, and a replay is padded to its size
-    if options.graphs != "auto":
-        return options.graphs
-    keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    pays = isinstance(attention, SteadyAttention) and attention.reads_contexts and keeps and device.captures
-    return "graph" if pays else "eager"
 
 
 def outer_ranges(config: Config) -> Around | None:

@@ -36,6 +36,7 @@ MENU: dict[str, dict[str, str]] = {
     "graphs": {
         "eager": "ridgeline.runner.graphs:NoGraphs",
         "graph": "ridgeline.runner.graphs:Graphs",
+        "recorded": "ridgeline.runner.recorded:Recorded",
     },
     "kv_cache": {
         "paged": "ridgeline.kv.ledger:Ledger",

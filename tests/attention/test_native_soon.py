@@ -15,7 +15,7 @@ from ridgeline.attention.native_soon import Soon
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device import jit
 from ridgeline.device.cpu import CpuDevice
-from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.device.jit import CPP, CannotBuild, Compiler
 from tests.attention.test_native import Rows, spec_of
 
 CPU = CpuDevice(torch.float32)
@@ -24,7 +24,7 @@ CPU = CpuDevice(torch.float32)
 @pytest.fixture
 def compiler() -> Compiler:
     try:
-        return Compiler.find_cpp()
+        return Compiler.find(language=CPP)
     except CannotBuild as error:
         pytest.skip(str(error))
 

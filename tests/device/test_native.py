@@ -1,4 +1,4 @@
-"""Native code: C++ with OpenMP beside torch, in one process and on one runtime."""
+"""Native code: C++ beside torch, in one process and with one team of threads."""
 
 from __future__ import annotations
 
@@ -8,66 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from ridgeline.device import jit, openmp
+from ridgeline.device import jit
 from ridgeline.device.jit import CPP, CannotBuild, Compiler
-
-COUNT = """
-#include <omp.h>
-extern "C" int threads(int asked) {
-    int found = 0;
-#pragma omp parallel num_threads(asked) reduction(+ : found)
-    found += 1;
-    return found;
-}
-"""
 
 IN_A_NEW_PROCESS = """
 import sys
 from pathlib import Path
-from ridgeline.device import jit, openmp
-library = jit.load(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), jit.Compiler.find_cpp())
 import torch
+from ridgeline.attention import native
+from ridgeline.device import jit
+from ridgeline.ops import dense, quantised
+
+cache = Path(sys.argv[1])
+for source in (native.SOURCE, dense.SOURCE, quantised.SOURCE):
+    jit.load(jit.source_of(source), cache, jit.Compiler.find(language=jit.CPP))
 torch.set_num_threads(2)
 torch.ones(1 << 20).exp()
 torch.ones(64, 64) @ torch.ones(64, 64)
-print(library.threads(3), len(openmp.loaded()))
+names = {Path(line.split()[-1]).name for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+print(sum("omp" in name for name in names), sum(name.endswith(".so") and len(name) == 27 for name in names))
 """
 
 
 @pytest.fixture
 def compiler() -> Compiler:
     try:
-        return Compiler.find_cpp()
+        return Compiler.find(language=CPP)
     except CannotBuild as error:
         pytest.skip(str(error))
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not tell what is loaded")
-def test_a_process_has_one_openmp_runtime(tmp_path: Path, compiler: Compiler) -> None:
-    """Whether the library was compiled in this process or found in the cache."""
-    source = tmp_path / "count.cpp"
-    source.write_text(COUNT)
-    for _ in range(2):
-        told = subprocess.run(
-            [sys.executable, "-c", IN_A_NEW_PROCESS, source, tmp_path], capture_output=True, text=True, check=True
-        )
-        assert told.stdout.split() == ["3", "1"]
-
-
-def test_torchs_own_runtime_is_found_in_the_maps_or_in_its_folder(tmp_path: Path) -> None:
-    maps = tmp_path / "maps"
-    maps.write_text(
-        "7f00-7f01 r--p 00000000 08:01 1    /usr/lib/libc.so.6\n7f01-7f02 rw-p 00000000 00:00 0\n"
-        "7f02-7f03 r--p 00000000 08:01 2    /a b/torch.libs/libgomp-24e2ab19.so.1.0.0\n"
-        "7f03-7f04 r-xp 00000000 08:01 2    /a b/torch.libs/libgomp-24e2ab19.so.1.0.0\n"
-        "7f04-7f05 r-xp 00000000 08:01 3    /opt/libgompertz.so\n"
-    )
-    assert openmp.loaded(maps) == [Path("/a b/torch.libs/libgomp-24e2ab19.so.1.0.0")]
-    nowhere, folder = tmp_path / "none", tmp_path / "torch"
-    (folder / "lib").mkdir(parents=True)
-    assert openmp.runtime(nowhere, folder) is None
-    (folder / "lib" / "libgomp.so.1").touch()
-    assert openmp.runtime(nowhere, folder) == folder / "lib" / "libgomp.so.1"
+@pytest.mark.usefixtures("compiler")
+def test_native_code_brings_no_openmp(tmp_path: Path) -> None:
+    """Two runtimes would fight for the cores: torch's stays the only one."""
+    told = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, tmp_path], capture_output=True, text=True, check=True)
+    openmp, loaded = told.stdout.split()
+    assert (int(openmp) <= 1, loaded) == (True, "3")
 
 
 def test_a_source_is_one_text_with_what_it_includes(tmp_path: Path) -> None:
@@ -77,6 +54,11 @@ def test_a_source_is_one_text_with_what_it_includes(tmp_path: Path) -> None:
     assert jit.source_of(tmp_path / "all.cpp").split("\n") == [
         "#include <cstdint>", "int two = 2;", "", "int one = 1;", "", "", "int all = one + two;", ""
     ]  # fmt: skip
+
+
+def test_a_source_may_include_what_all_share(tmp_path: Path) -> None:
+    (tmp_path / "all.cpp").write_text('#include "team.h"\n')
+    assert "class Team {" in jit.source_of(tmp_path / "all.cpp")
 
 
 def test_without_a_compiler_it_says_what_to_install() -> None:

@@ -19,7 +19,7 @@ from ridgeline.core.findings import Finding
 from ridgeline.core.records import write_run
 from ridgeline.device import jit
 from ridgeline.device.choose import choose
-from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.device.jit import CPP, CannotBuild, Compiler
 from ridgeline.hub.access import Access
 from ridgeline.lab.doctor.doctor import Doctor, examine, ncu_state, perf_state, show
 from ridgeline.lab.doctor.profilers import driver_state, nsys_state
@@ -120,7 +120,7 @@ def test_every_look_answers_on_a_bare_machine(tmp_path: Path) -> None:
 def test_kernels_are_compiled_or_will_be(tmp_path: Path) -> None:
     """Where they are kept is looked at, and nothing is made there."""
     try:
-        compiler = Compiler.find_cpp()
+        compiler = Compiler.find(language=CPP)
     except CannotBuild as error:
         pytest.skip(str(error))
     doctor = Doctor(Surroundings(tmp_path), tmp_path / "cache", Access(cache_dir=tmp_path))

@@ -16,7 +16,7 @@ from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.device.cpu import CpuDevice
-from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.device.jit import CPP, CannotBuild, Compiler
 from ridgeline.menu import chosen
 from ridgeline.models import quantised
 from ridgeline.models.linear import LinearSpec
@@ -34,7 +34,7 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "defined":
         return None
     try:
-        Compiler.find_cpp()
+        Compiler.find(language=CPP)
     except CannotBuild as error:
         pytest.skip(str(error))
     return Native(tmp_path_factory.getbasetemp(), 1)

@@ -39,7 +39,7 @@ def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     form, threads = request.param
     lacks = "".join(f"#undef __{name}__\n" for name in FORMS[form])
     try:
-        compiler = jit.Compiler.find_cpp()
+        compiler = jit.Compiler.find(language=jit.CPP)
     except jit.CannotBuild as error:
         pytest.skip(str(error))
     return Native(jit.load(lacks + jit.source_of(SOURCE), tmp_path_factory.getbasetemp(), compiler), threads)

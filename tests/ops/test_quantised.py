@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ridgeline.device.jit import CannotBuild, Compiler
+from ridgeline.device.jit import CPP, CannotBuild, Compiler
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.packed import BITS, Packed
 from ridgeline.ops.quantised import Layer, Native, gathered, normed_linear, quantised_linear
@@ -24,7 +24,7 @@ Parts = tuple[Packed, Tensor, Tensor, Tensor]
 def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Native:
     """With one thread, and with more than some matrices have strips for."""
     try:
-        Compiler.find_cpp()
+        Compiler.find(language=CPP)
     except CannotBuild as error:
         pytest.skip(str(error))
     return Native(tmp_path_factory.getbasetemp(), request.param)

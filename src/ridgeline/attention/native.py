@@ -26,6 +26,8 @@ from ridgeline.core.spec import ModelSpec
 from ridgeline.core.types import Ints
 from ridgeline.device import jit, pages
 from ridgeline.device.base import Device
+from ridgeline.device.recording import call, hold, is_recording
+from ridgeline.device.team import team
 
 SOURCE = Path(__file__).parent / "native" / "attention.cpp"
 SPLIT, ROWS, MOST_DIM, LANES = 256, 32, 256, 16
@@ -58,9 +60,9 @@ class _Store(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        *_fields(ctypes.c_void_p, "items", "positions", "writes", "tables", "partial", "left"),
+        *_fields(ctypes.c_void_p, "items", "positions", "writes", "tables", "partial", "left", "team"),
         *_fields(ctypes.c_int64, "table_width", "tokens"),
-        *_fields(ctypes.c_int32, "num_items", "threads", "single", "unused"),
+        *_fields(ctypes.c_int32, "num_items", "single"),
     )
 
 
@@ -157,6 +159,8 @@ class Native:
 
     row_invariant = True
     prefers = 16
+    ready = True
+    """Whether the kernel attends."""
 
     def __init__(self, library: ctypes.CDLL, group: int = 1) -> None:
         self._prepare(group)
@@ -168,9 +172,10 @@ class Native:
         self._left = torch.zeros(0, dtype=torch.int32)
 
     def _bind(self, library: ctypes.CDLL) -> None:
-        self._run = library.ridgeline_attention
-        self._run.argtypes = [ctypes.POINTER(kind) for kind in (_Store, _Batch, _Tensors)]
-        self._run.restype = None
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._library, self._run, self._lay = library, library.ridgeline_attention, library.ridgeline_attention_rows
+        self._run.argtypes, self._run.restype = [pointer] * 3, ctypes.c_int
+        self._lay.argtypes, self._lay.restype = [pointer, pointer, pointer, size, size], ctypes.c_int
 
     @staticmethod
     def open(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Native:
@@ -188,7 +193,7 @@ class Native:
         Native.suits(spec, dtype, device)
         source = jit.source_of(SOURCE)
         try:
-            compiler, scaled = jit.Compiler.find_cpp(), _FORMATS[dtype][2]
+            compiler, scaled = jit.Compiler.find(language=jit.CPP), _FORMATS[dtype][2]
             building = None if cache is None or scaled else jit.begin(source, cache, compiler)
         except jit.CannotBuild as error:
             raise CannotAttend(f"native attention cannot be compiled: {error}") from error
@@ -226,6 +231,7 @@ class Native:
         self._store = CellStore(heads, spec.head_dim, spec.layers, num_blocks, block_size, dtype)
         self._layout = self._store.layout
         self._layout.group = self._group
+        self._layout_at = ctypes.addressof(self._layout)
         self._caches = [layer.data_ptr() for layer in self._store.layers]
         self._scales = [score_scale(spec, layer) * LOG2_E for layer in range(spec.layers)]
         self._given = _Tensors()
@@ -244,10 +250,29 @@ class Native:
         assert (tables.dtype, positions.dtype, writes.dtype) == (torch.int32, torch.int64, torch.int64)
         made = _Batch(
             items.ctypes.data, positions.data_ptr(), writes.data_ptr(), tables.data_ptr(), self._partial.data_ptr(),
-            self._left.data_ptr(), tables.shape[1], positions.shape[0], len(items), torch.get_num_threads(),
-            int(counts.max() == 1), 0,
+            self._left.data_ptr(), team(self._library), tables.shape[1], positions.shape[0], len(items),
+            int(counts.max() == 1),
         )  # fmt: skip
         return NativeMeta(made, (items, positions, writes, tables, self._partial, self._left))
+
+    def plan_rows(self, rows: Tensor, positions: Tensor, writes: Tensor, tables: Tensor, longest: int) -> NativeMeta:
+        """Of rows with one query each, laid out by native code, so that the call can be recorded.
+
+        rows: [rows] int64, which row of `tables` [.., width] int32 is each one's; positions, writes: [rows] int64, as in
+        Batch. All are read when the call is made. longest: positions that a row attends at most.
+        """
+        count, most = len(rows), -(-longest // SPLIT)
+        items = np.zeros(count * most, _ITEM)
+        partial = torch.empty(count * most * self._layout.heads * self._group * (self._layout.dim + 2))
+        left = np.zeros(count * self._layout.heads, np.int32)
+        made = _Batch(
+            items.ctypes.data, positions.data_ptr(), writes.data_ptr(), tables.data_ptr(), partial.data_ptr(),
+            left.ctypes.data, team(self._library), tables.shape[1], count, 0, 1,
+        )  # fmt: skip
+        meta = NativeMeta(made, (items, positions, writes, tables, partial, left, rows))
+        hold(meta)
+        call(self._lay, self._layout_at, ctypes.addressof(made), rows.data_ptr(), count, most)
+        return meta
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: NativeMeta) -> Tensor:
         if (q.stride(), k.stride(), v.stride(), q.dtype) != self._strides:
@@ -256,7 +281,9 @@ class Native:
         out = torch.empty(q.shape, dtype=q.dtype)
         given.q, given.k, given.v, given.out = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
         given.cache, given.scale = self._caches[layer], self._scales[layer]
-        self._run(self._layout, meta.batch, given)
+        if is_recording():
+            given = hold(_Tensors.from_buffer_copy(given))
+        call(self._run, self._layout_at, ctypes.addressof(meta.batch), ctypes.addressof(given))
         return out
 
     def _describe(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,4 +327,4 @@ class Native:
 
 def build(cache: Path | None) -> ctypes.CDLL:
     """The kernel, compiled for this machine or found in `cache`. Raises jit.CannotBuild."""
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))

@@ -40,7 +40,7 @@ class Soon(Native):
     def __init__(self, building: Building, group: int = 1) -> None:
         self._prepare(group)
         self._building: Building | None = building
-        self._ready = False
+        self.ready = False
 
     def between(self) -> None:
         """Before a step: take the kernel if it is there."""
@@ -61,14 +61,14 @@ class Soon(Native):
         except CannotBuild as error:
             logging.getLogger("ridgeline").warning("native attention stays plain torch: %s", error)
         else:
-            self._ready = True
+            self.ready = True
 
     def store(self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device) -> CellStore:
         self._plain_scales = [score_scale(spec, layer) for layer in range(spec.layers)]
         return super().store(spec, num_blocks, block_size, dtype, device)
 
     def plan(self, batch: Batch, into: NativeMeta | None = None) -> NativeMeta | Plain:  # type: ignore[override]
-        if self._ready:
+        if self.ready:
             return super().plan(batch, into)
         seen = []
         for row, context in enumerate(batch.contexts.tolist()):

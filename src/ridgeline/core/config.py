@@ -117,8 +117,10 @@ class BatchingOptions:
         "captured CUDA graph, with what it needs already on the device, so the host's work does not grow with the "
         "model. Steps with prompts in them are captured too where rows lie end to end (--packing ragged) and the "
         "attention can plan them on the device, up to 8192 tokens. Eager all the same are steps whose prompts want "
-        "log-probabilities, and all while a profile runs or with --nvtx. auto: graph on a GPU, where the attention can "
-        "be captured, otherwise eager. On a CPU nothing is captured, and graph only prepares the step on the device.",
+        "log-probabilities, and all while a profile runs or with --nvtx. recorded: on a CPU, decode "
+        "steps of native calls (--quantize int8 or int4) are recorded once for a number of rows and played as one call. "
+        "auto: graph on a GPU, where the attention can be captured; recorded on a CPU, where all of a step is native; "
+        "otherwise eager. On a CPU nothing is captured, and graph only prepares the step on the device.",
         choices=("auto", *MENU["graphs"]),
     )
     chunked_prefill: bool | None = option(
@@ -368,10 +370,10 @@ class Config:
                 f"--determinism batch: --attention {batching.attention} computes a request differently in another "
                 "batch; take --attention auto, or leave one of the two out"
             )
-        if self.model.determinism != "off" and batching.graphs == "graph":
+        if self.model.determinism != "off" and batching.graphs in REPLAYING:
             raise ConfigError(
-                f"--determinism {self.model.determinism}: with --graphs graph chance decides which steps are replays "
-                "of which size; leave --graphs out"
+                f"--determinism {self.model.determinism}: with --graphs {batching.graphs} chance decides which steps "
+                "are replays; leave --graphs out"
             )
         if batching.kv_cache == "none":
             _check_without_cache(batching)
@@ -379,6 +381,9 @@ class Config:
 
 WHOLE_PROMPTS = ("one", "static", "dynamic")
 """Choices of --batching that cannot cut a prompt: as their policies say, known here before anything is loaded."""
+
+REPLAYING = ("graph", "recorded")
+"""Choices of --graphs that play steps again."""
 
 BATCH_DEPENDENT = ("reference", "paged")
 """Choices of --attention that are not row-invariant: as their classes say, known here before anything is loaded."""
@@ -388,7 +393,7 @@ def _check_without_cache(batching: BatchingOptions) -> None:
     """Refuse what lives from a KV cache."""
     for asked, flag, why in (
         (batching.chunked_prefill, "--chunked-prefill", "a part of a prompt would be lost before the next is computed"),
-        (batching.graphs == "graph", "--graphs graph", "every step computes whole sequences"),
+        (batching.graphs in REPLAYING, f"--graphs {batching.graphs}", "every step computes whole sequences"),
         (batching.prefix_cache, "--prefix-cache", "nothing is kept that a request could find"),
         (
             batching.max_steps_per_visit > 1,

@@ -8,7 +8,6 @@ whole: its digest lies beside it. Otherwise it is compiled again.
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import functools
 import hashlib
 import os
@@ -24,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ridgeline.device import openmp
-
 if TYPE_CHECKING:
     from ridgeline.device.base import Device
 
 FOLDER = "kernels"
+SHARED = Path(__file__).parent / "native"
+"""Of what every library may include."""
 _TARGETS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -51,18 +50,14 @@ class Language:
 
 
 C = Language("C", ".c", ("cc", "gcc", "clang"), (), "gcc")
-CPP = Language("C++", ".cpp", ("g++", "c++", "clang++"), ("-std=c++17", "-fopenmp", "-fno-math-errno"), "g++")
-"""With OpenMP: what is loaded shares torch's runtime and its threads."""
+CPP = Language("C++", ".cpp", ("g++", "c++", "clang++"), ("-std=c++17", "-pthread", "-fno-math-errno"), "g++")
 
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """linking: what a library is linked to, beside the compiler's own."""
-
     path: str
     version: str
     language: Language = C
-    linking: tuple[str, ...] = ()
 
     @staticmethod
     def find(which: Callable[[str], str | None] = shutil.which, language: Language = C) -> Compiler:
@@ -76,27 +71,13 @@ class Compiler:
             f"there is no {language.name} compiler; install one (on Debian and Ubuntu: apt install {language.package})"
         )
 
-    @staticmethod
-    def find_cpp(which: Callable[[str], str | None] = shutil.which) -> Compiler:
-        """For C++17 with OpenMP, linked to torch's own runtime. Raises CannotBuild."""
-        found, runtime = Compiler.find(which, CPP), openmp.runtime()
-        if runtime is None:
-            return dataclasses.replace(found, linking=("-fopenmp",))
-        # Code that clang makes calls LLVM's runtime, which knows the calls of GNU's code too, but not the other way.
-        if "clang" in found.version and runtime.name.startswith("libgomp"):
-            raise CannotBuild(f"torch runs on GNU's OpenMP and {found.path} is clang; install g++")
-        return dataclasses.replace(found, linking=(str(runtime),))
-
     def build(self, source: Path, target: Path) -> None:
         """Raises CannotBuild."""
-        complaint, made = "", source.with_suffix(".o")
+        complaint = ""
         for flags in _TARGETS:
-            # In two steps: a linker that is told -fopenmp adds the compiler's own runtime to torch's.
             done = _run(
-                [self.path, "-O3", *self.language.compiling, *flags, "-fPIC", "-c", "-o", str(made), str(source)]
+                [self.path, "-O3", *self.language.compiling, *flags, "-fPIC", "-shared", "-o", str(target), str(source)]
             )
-            if done is not None and done.returncode == 0:
-                done = _run([self.path, "-shared", "-o", str(target), str(made), *self.linking])
             if done is not None and done.returncode == 0:
                 return
             complaint = "it did not end" if done is None else _first_error(done.stderr)
@@ -106,7 +87,7 @@ class Compiler:
 
 
 def source_of(path: Path) -> str:
-    """A file with the files of its own folder that it includes, each once, so that one digest covers all."""
+    """A file with the files that it includes, of its own folder or SHARED, each once, so that one digest covers all."""
     seen: set[str] = set()
 
     def text_of(path: Path) -> str:
@@ -116,7 +97,8 @@ def source_of(path: Path) -> str:
         if found[1] in seen:
             return ""
         seen.add(found[1])
-        return text_of(path.with_name(found[1]))
+        own = path.with_name(found[1])
+        return text_of(own if own.exists() else SHARED / found[1])
 
     return text_of(path)
 
@@ -200,16 +182,16 @@ def serves(device: Device, opened: Callable[[], object]) -> bool:
 
 
 def can_compile() -> bool:
-    """Whether there is a C++ compiler whose code torch can live with."""
+    """Whether there is a C++ compiler."""
     try:
-        Compiler.find_cpp()
+        Compiler.find(language=CPP)
     except CannotBuild:
         return False
     return True
 
 
 def _name(source: str, compiler: Compiler) -> str:
-    how = (*compiler.language.compiling, *compiler.linking)
+    how = compiler.language.compiling
     facts = "\0".join((source, compiler.path, compiler.version, *how, platform.machine(), _cpu_flags()))
     return hashlib.sha256(facts.encode()).hexdigest()[:24] + ".so"
 

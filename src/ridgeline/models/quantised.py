@@ -21,7 +21,7 @@ from ridgeline.models.linear import Embedding, Linear, LinearSpec, Norm, whole
 from ridgeline.models.many_rows import Deferred, Unnormed, normed
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.packed import BITS, MAX_WIDTH, Packed
-from ridgeline.ops.quantised import Layer, Native, Prepared, gathered, quantised_linear
+from ridgeline.ops.quantised import ByteRows, Layer, Native, Prepared, gathered, quantised_linear
 
 
 class Integers:
@@ -67,7 +67,7 @@ class Integers:
     def tied(self, spec: LinearSpec, weight: Tensor | Packed) -> tuple[Embedding, Linear]:
         layer = Layer(self._placed(spec, weight), norm=_given(spec))
         head = self._multiplying(spec, layer)
-        return head.gather if isinstance(head, Behind) else DefinedRows(layer.weight, self._compute), head
+        return head.rows if isinstance(head, Behind) else DefinedRows(layer.weight, self._compute), head
 
     def packed(self, name: str, weight: Tensor) -> Packed:
         """weight: [d_out, d_in], of any format. name: of whose it is. Raises ConfigError."""
@@ -104,13 +104,25 @@ class Rows:
     """A table that is only looked up: bytes, and a scale a row."""
 
     def __init__(self, weight: Tensor, compute: torch.dtype) -> None:
-        wide = weight.to(torch.float32)
-        scales = wide.abs().amax(1, keepdim=True) / 127
-        self._codes = torch.round(wide / scales.where(scales > 0, torch.ones(()))).to(torch.int8)
-        self._scales, self._compute = scales, compute
+        self.table, self._compute = ByteRows.of(weight), compute
 
     def __call__(self, ids: Tensor) -> Tensor:
-        return (self._codes[ids] * self._scales[ids]).to(self._compute)
+        return self.table.values(ids).to(self._compute)
+
+
+class TiedRows:
+    """A table whose matrix is multiplied by too."""
+
+    def __init__(self, made: Prepared) -> None:
+        self._made = made
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self._made.gather(ids)
+
+    def plus(self, ids: Tensor, other: Embedding, places: Tensor) -> Tensor:
+        if isinstance(other, Rows):
+            return self._made.gather_sum(ids, other.table, places)
+        return self(ids) + other(places)
 
 
 class Behind:
@@ -118,7 +130,7 @@ class Behind:
 
     def __init__(self, made: Prepared, norm: Norm | None) -> None:
         self._made, self._norm = made, norm
-        self.gather = made.gather
+        self.rows = TiedRows(made)
 
     def __call__(self, x: Tensor | Unnormed, residual: Tensor | None = None) -> Tensor:
         if isinstance(x, Unnormed):

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from ridgeline.device import jit
 from ridgeline.device.base import Device
+from ridgeline.device.recording import call
+from ridgeline.device.team import team
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.declared import bytes_of, declare
 
@@ -51,12 +53,13 @@ class _Plain(ctypes.Structure):
     _fields_ = (
         ("weight", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
+        ("team", ctypes.c_void_p),
         ("d_in", ctypes.c_int64),
         ("d_out", ctypes.c_int64),
         ("format", ctypes.c_int32),
         ("activation", ctypes.c_int32),
         ("is_bfloat16", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
     )
 
 
@@ -68,24 +71,24 @@ class Native:
         """library: of SOURCE."""
         self._run: Any = library.ridgeline_dense
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,) * 4 + (ctypes.c_int64,), ctypes.c_int
-        self._threads = threads
+        self._team = team(library, threads)
         self.has_squares = bool(library.ridgeline_has_squares())
         """Whether a matrix unit multiplies rows of bfloat16, as many as there are."""
 
     def prepare(self, layer: Plain, dtype: torch.dtype) -> Prepared:
         """dtype: of x and y: float32, or the weight's if that is bfloat16."""
-        return Prepared(self._run, layer, dtype, self._threads)
+        return Prepared(self._run, layer, dtype, self._team)
 
 
 def build(cache: Path | None) -> ctypes.CDLL:
     """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
 
 
 class Prepared:
     """A layer as native code sees it."""
 
-    def __init__(self, run: Any, layer: Plain, dtype: torch.dtype, threads: int) -> None:
+    def __init__(self, run: Any, layer: Plain, dtype: torch.dtype, team: int) -> None:
         weight, bias = layer.weight, layer.bias
         assert weight.is_contiguous()
         assert dtype is torch.float32 or dtype is weight.dtype is torch.bfloat16, (dtype, weight.dtype)
@@ -101,7 +104,7 @@ class Prepared:
             format=_FORMATS[weight.dtype],
             activation=_ACTIVATIONS[layer.activation],
             is_bfloat16=dtype is torch.bfloat16,
-            threads=threads,
+            team=team,
         )
         self._at = ctypes.addressof(self._told)
         self._run, self._dtype = run, dtype
@@ -114,7 +117,7 @@ class Prepared:
         if residual is not None:
             assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
             before = residual.data_ptr()
-        if self._run(self._at, x.data_ptr(), before, y.data_ptr(), rows):
+        if call(self._run, self._at, x.data_ptr(), before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
         declare(lambda: bytes_of(x, *self._held, residual, y))
         return y

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from ridgeline.device import jit
 from ridgeline.device.base import Device
+from ridgeline.device.recording import call, hold
+from ridgeline.device.team import team
 from ridgeline.ops.activation import ACTIVATIONS
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.norm import layer_norm_by_hand
@@ -77,13 +79,14 @@ class _Matrix(ctypes.Structure):
         ("scales", ctypes.c_void_p),
         ("sums", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
+        ("team", ctypes.c_void_p),
         ("d_in", ctypes.c_int64),
         ("d_out", ctypes.c_int64),
         ("strip_bytes", ctypes.c_int64),
         ("bits", ctypes.c_int32),
         ("activation", ctypes.c_int32),
         ("is_bfloat16", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
     )
 
 
@@ -91,6 +94,12 @@ class _Norm(ctypes.Structure):
     """As native/rows.h has it."""
 
     _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
+
+
+class _ByteTable(ctypes.Structure):
+    """As native/linear.cpp has it."""
+
+    _fields_ = (("codes", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("ids", ctypes.c_void_p))
 
 
 class Native:
@@ -103,10 +112,10 @@ class Native:
         self._linear: Any = library.ridgeline_linear
         self._linear.argtypes, self._linear.restype = (*(pointer,) * 5, size), ctypes.c_int
         self._gather: Any = library.ridgeline_gather
-        self._gather.argtypes, self._gather.restype = (pointer, pointer, pointer, size), None
+        self._gather.argtypes, self._gather.restype = (*(pointer,) * 4, size), ctypes.c_int
         self._pack: Any = library.ridgeline_pack
         self._pack.argtypes, self._pack.restype = (pointer, pointer, pointer, pointer, pointer), ctypes.c_int
-        self._threads = threads
+        self._team = team(library, threads)
 
     def pack(self, weight: Tensor, bits: int) -> Packed:
         """As Packed.of, ten times as fast; of multipliers that lose nearly the same it may take another."""
@@ -120,7 +129,7 @@ class Native:
             strip_bytes=packed.strips.shape[1],
             bits=bits,
             is_bfloat16=weight.dtype is torch.bfloat16,
-            threads=self._threads,
+            team=self._team,
         )
         made = (part.data_ptr() for part in (packed.strips, packed.scales, packed.sums))
         if self._pack(ctypes.addressof(told), weight.data_ptr(), *made):
@@ -129,17 +138,17 @@ class Native:
 
     def prepare(self, layer: Layer, dtype: torch.dtype) -> Prepared:
         """dtype: of x and y, float32 or bfloat16."""
-        return Prepared(self._linear, self._gather, layer, dtype, self._threads)
+        return Prepared(self._linear, self._gather, layer, dtype, self._team)
 
 
 def _library(cache: Path | None) -> ctypes.CDLL:
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find_cpp())
+    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
 
 
 class Prepared:
     """A layer as native code sees it."""
 
-    def __init__(self, linear: Any, gather: Any, layer: Layer, dtype: torch.dtype, threads: int) -> None:
+    def __init__(self, linear: Any, gather: Any, layer: Layer, dtype: torch.dtype, team: int) -> None:
         assert dtype in (torch.float32, torch.bfloat16), dtype
         weight, bias = layer.weight, layer.bias
         bias = None if bias is None else _in_lanes(bias)
@@ -156,7 +165,7 @@ class Prepared:
             bits=weight.bits,
             activation=_NUMBERS[layer.activation],
             is_bfloat16=dtype is torch.bfloat16,
-            threads=threads,
+            team=team,
         )
         self._at = ctypes.addressof(self._told)
         self._linear, self._gather = linear, gather
@@ -178,16 +187,48 @@ class Prepared:
         if residual is not None:
             assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
             before = residual.data_ptr()
-        if self._linear(self._at, x.data_ptr(), norm, before, y.data_ptr(), rows):
+        if call(self._linear, self._at, x.data_ptr(), norm, before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
         return y
 
     def gather(self, ids: Tensor) -> Tensor:
         """ids: [tokens], int64 or int32. Returns their rows, [tokens, d_in]."""
-        ids = ids.to(torch.int64).contiguous()
+        return self._looked_up(ids, None)
+
+    def gather_sum(self, ids: Tensor, other: ByteRows, places: Tensor) -> Tensor:
+        """ids, places: [tokens], int64 or int32. Returns the rows of `ids` and the other's of `places`, added before
+        they are rounded, [tokens, d_in]."""
+        places = _in_longs(places)
+        added = hold(_ByteTable(other.codes.data_ptr(), other.scales.data_ptr(), places.data_ptr()))
+        return self._looked_up(ids, ctypes.addressof(added))
+
+    def _looked_up(self, ids: Tensor, other: int | None) -> Tensor:
+        ids = _in_longs(ids)
         y = torch.empty(len(ids), self._d_in, dtype=self._dtype)
-        self._gather(self._at, ids.data_ptr(), y.data_ptr(), len(ids))
+        call(self._gather, self._at, ids.data_ptr(), other, y.data_ptr(), len(ids))
         return y
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRows:
+    """A table that is only looked up. codes: [rows, d] int8; scales: [rows, 1] float32."""
+
+    codes: Tensor
+    scales: Tensor
+
+    @staticmethod
+    def of(weight: Tensor) -> ByteRows:
+        wide = weight.to(torch.float32)
+        scales = wide.abs().amax(1, keepdim=True) / 127
+        return ByteRows(torch.round(wide / scales.where(scales > 0, torch.ones(()))).to(torch.int8), scales)
+
+    def values(self, ids: Tensor) -> Tensor:
+        """The definition. float32 [ids, d]."""
+        return self.codes[ids] * self.scales[ids]
+
+
+def _in_longs(ids: Tensor) -> Tensor:
+    return ids if ids.dtype is torch.int64 and ids.is_contiguous() else ids.to(torch.int64).contiguous()
 
 
 def _in_lanes(vector: Tensor) -> Tensor:

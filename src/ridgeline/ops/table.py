@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, dense, linear, norm, penalty, philox, quantised, sample, score, tiles
+from ridgeline.ops import activation, cases, dense, linear, norm, penalty, philox, quantised, sample, score, steps, tiles
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 
@@ -111,10 +111,14 @@ OPS: tuple[Op, ...] = (
     ),
     Op(
         "greedy", sample.greedy,
-        {"in pieces": sample.greedy_in_pieces, "triton": Lazy("ridgeline.ops.gemv_triton", "greedy")},
+        {
+            "in pieces": sample.greedy_in_pieces,
+            "native": steps.likeliest,
+            "triton": Lazy("ridgeline.ops.gemv_triton", "greedy"),
+        },
         ((1, 50), (3, 256), (3, 512), (8, 50257)), _LOGIT_SIZES, cases.greedy_inputs, cases.greedy_cost,
-        _ALONE | {"in pieces", "triton"},
-        limited=_ON_GPU,
+        _ALONE | {"in pieces", "native", "triton"},
+        limited=_ON_GPU | {"native": steps.has_native_code},
     ),
     Op(
         "sample", sample.sample, {},

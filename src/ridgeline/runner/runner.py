@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ridgeline.attention.base import AnyAttention
-from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Ints, Join, Output, Plan, Sampling
+from ridgeline.core.types import NO_BLOCKS, NO_TOKENS, Join, Output, Plan, Sampling
 from ridgeline.device.base import Device
 from ridgeline.runner.forward import Eager, Forward, Model
 from ridgeline.runner.graphs import NoGraphs, Replays
@@ -18,6 +18,7 @@ from ridgeline.runner.launched import Launched, Packed
 from ridgeline.runner.sampler import Choose, Sampler
 from ridgeline.runner.scores import Scoring
 from ridgeline.runner.slots import Sizes, SlotTables
+from ridgeline.runner.turns import in_turns
 
 WARM_UP_TOKENS, WARM_UP_FEW = 64, 5
 """Of prompts. Kernels of few rows are others, and those for a number that 16 divides are compiled apart."""
@@ -64,31 +65,16 @@ class Runner:
         return self._packed(plan) if replayed is None else replayed
 
     def _packed(self, plan: Plan) -> Packed:
-        """A row that meets a stop token goes on to the end of the horizon: what it computes lies in its own blocks
-        beyond its end, and nobody reads it."""
         scoring = Scoring(plan, self._tables, self.forward.logits)
-        makers: list[Ints] = []
-        made: list[Tensor] = []
-        positions = padding = 0
-        for turn in range(plan.horizon):
-            part = plan if turn == 0 else _turn(plan, turn)
-            if not len(part.rows):
-                break
+
+        def logits_of(part: Plan, first: bool) -> tuple[Tensor, int, int]:
             batch = self._packing.pack(part, self._tables)
             logits, hidden = self.forward(batch)
-            if turn == 0:
+            if first:
                 scoring.prompt(batch, hidden)
-            makers.append(np.flatnonzero(plan.promise > turn))
-            slots = plan.rows[makers[-1]]
-            chosen = self.sampler(logits, slots)
-            scoring.made(makers[-1], logits, chosen)
-            (at,) = self.device.upload([slots])
-            appended, hit = self._tables.settle(at, chosen)
-            made.append(torch.stack((chosen, appended, hit)))
-            positions, padding = positions + batch.tokens.shape[0], padding + batch.padding
-        sent = self.device.download(torch.cat(made, -1))
-        computed = plan.counts[makers[0]]
-        return Packed(plan.serial, len(plan.rows), makers, computed, sent, *scoring.sent(), positions, padding)
+            return logits, batch.tokens.shape[0], batch.padding
+
+        return in_turns(plan, self._tables, self.sampler, scoring, logits_of)
 
     def collect(self, launched: Launched) -> Output:
         return launched.output()
@@ -142,14 +128,6 @@ class Runner:
     def vacate(self, slot: int) -> None:
         """Whoever tried something out in this slot leaves it."""
         self._tables.apply(lone_plan(0, 1, (), leaves=(slot,)))
-
-
-def _turn(plan: Plan, turn: int) -> Plan:
-    """A later iteration of a plan as a plan of its own: the rows that may still make a token, one token each."""
-    going = plan.promise > turn
-    starts = (plan.starts + plan.counts + turn - 1)[going]
-    ones = np.ones_like(starts)
-    return Plan(plan.serial, plan.rows[going], starts, ones, ones, (), (), NO_BLOCKS, seats=plan.seats)
 
 
 def lone_plan(start: int, count: int, joins: tuple[Join, ...], leaves: tuple[int, ...]) -> Plan:

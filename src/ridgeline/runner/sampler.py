@@ -25,20 +25,21 @@ class Sampler:
     other's tokens, and a request that comes back after preemption is treated as if it had stayed.
     """
 
-    def __init__(self, tables: SlotTables) -> None:
-        self._tables = tables
+    def __init__(self, tables: SlotTables, likeliest: Callable[[Tensor], Tensor] = likeliest) -> None:
+        """likeliest: as ops.sample.greedy."""
+        self._tables, self._likeliest = tables, likeliest
 
     def __call__(self, logits: Tensor, slots: Ints) -> Tensor:
         """logits: [rows, vocab]; slots: [rows], on the host. Returns tokens [rows] int64."""
         asks = self._tables.asks
-        chosen = likeliest(logits)  # in any format the same
+        chosen = self._likeliest(logits)  # in any format the same
         draws = asks.draws[slots]
         for rows in _portions(draws):
             (at,) = self._tables.device.upload([rows])
             chosen[at] = self._draw(self._changed(logits[at].to(torch.float32), slots[rows]), slots[rows])
         for rows in _portions(asks.changes[slots] & ~draws):
             (at,) = self._tables.device.upload([rows])
-            chosen[at] = likeliest(self._changed(logits[at].to(torch.float32), slots[rows]))
+            chosen[at] = self._likeliest(self._changed(logits[at].to(torch.float32), slots[rows]))
         return chosen
 
     def _changed(self, logits: Tensor, slots: Ints) -> Tensor:

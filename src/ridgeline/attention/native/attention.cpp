@@ -5,6 +5,7 @@
 // the first to the last. One query or many, one thread or many: the same arithmetic in the same order. Softmax over
 // splits is that of online softmax (Milakov and Gimelshein 2018), the division of a long row among threads that of
 // Flash-Decoding (Dao et al. 2023).
+#include "team.h"
 #include "lanes.h"
 #include "formats.h"
 #include "store.h"
@@ -24,8 +25,9 @@ struct Batch {
     const int32_t* tables;              // [rows, table_width]
     float* partial;
     int32_t* left;  // splits of a row's head that are not done yet; all 0 again when a call is over
+    ridgeline::Team* team;  // or null: the caller alone
     int64_t table_width, tokens;
-    int32_t num_items, threads, single, unused;  // single: every row has one query
+    int32_t num_items, single;  // single: every row has one query
 };
 
 constexpr int PIECE = 16;  // tokens whose keys and values are appended one after the other
@@ -273,44 +275,55 @@ bool hand_in(const Store& store, const Batch& batch, const Item& item, int head,
     return true;
 }
 
+// What a thread keeps from call to call.
+Scratch& scratch_of_thread() {
+    static thread_local std::unique_ptr<Scratch> held;
+    if (!held) held.reset(new Scratch);
+    return *held;
+}
+
+// One of a call's pieces of work, which are its items times the heads of keys.
+template <class T, class Products>
+void attend_piece(const Store& store, const Batch& batch, const Tensors& given, int64_t at, Scratch& scratch, Products& products) {
+    const int64_t heads = store.heads, work = batch.num_items * heads;
+    // A prompt's keys stay in the cache while all its queries meet them; a lone query's are read once, so neighbours in
+    // memory follow each other.
+    const Item& item = batch.items[batch.single ? at / heads : at % batch.num_items];
+    const int head = (int)(batch.single ? at % heads : at / batch.num_items);
+    // A lone query's key is read in its own split only: no need to wait until all are written.
+    if (batch.single && (item.split < 0 || item.split == item.splits - 1))
+        append<T>(store, given, batch.writes, item.token, head);
+    Lines lines;
+    const int64_t next = at + 1 < work && batch.single ? at + 1 : at;
+    look_ahead<T>(store, batch, given.cache, batch.items[batch.single ? next / heads : 0], (int)(next % heads), lines);
+    // Who takes one after the other takes about every `threads`th.
+    const int64_t soon = at + ridgeline::threads_of(batch.team);
+    if (!batch.single && soon < work)
+        ask_for_queries(store, given, batch.items[soon % batch.num_items], (int)(soon / batch.num_items));
+    attend<T>(store, batch, given, item, head, scratch, lines, products);
+    if (item.split >= 0 && !hand_in(store, batch, item, head, scratch)) return;
+    for (int m = 0; m < item.count * store.group; m++)
+        finish(scratch.all, m, given, store, item.token + m / store.group, head * store.group + m % store.group);
+}
+
 template <class T, class Products>
 void run(const Store& store, const Batch& batch, const Tensors& given) {
     const int64_t heads = store.heads, work = batch.num_items * heads;
-#pragma omp parallel num_threads(batch.threads) if (work > 1)
-    {
-        static thread_local std::unique_ptr<Scratch> held;
-        if (!held) held.reset(new Scratch);
-        Scratch& scratch = *held;
-        Products products;
-        if (!batch.single) {
-            const int64_t pieces = (batch.tokens + PIECE - 1) / PIECE;
-#pragma omp for schedule(static)
-            for (int64_t at = 0; at < pieces * heads; at++) append_piece<T>(store, batch, given, at / heads, (int)(at % heads));
-        }
-        // Some in a row, so that what a thread asks memory for ahead is its own.
-        const int64_t turn = batch.single ? work / (8 * batch.threads) : 1;
-#pragma omp for schedule(dynamic, turn < 1 ? 1 : turn < 12 ? turn : 12) nowait
-        for (int64_t at = 0; at < work; at++) {
-            // A prompt's keys stay in the cache while all its queries meet them; a lone query's are read once, so
-            // neighbours in memory follow each other.
-            const Item& item = batch.items[batch.single ? at / heads : at % batch.num_items];
-            const int head = (int)(batch.single ? at % heads : at / batch.num_items);
-            // A lone query's key is read in its own split only: no need to wait until all are written.
-            if (batch.single && (item.split < 0 || item.split == item.splits - 1))
-                append<T>(store, given, batch.writes, item.token, head);
-            Lines lines;
-            const int64_t next = at + 1 < work && batch.single ? at + 1 : at;
-            look_ahead<T>(store, batch, given.cache, batch.items[batch.single ? next / heads : 0], (int)(next % heads), lines);
-            // Who takes one after the other takes about every `threads`th.
-            const int64_t soon = at + batch.threads;
-            if (!batch.single && soon < work)
-                ask_for_queries(store, given, batch.items[soon % batch.num_items], (int)(soon / batch.num_items));
-            attend<T>(store, batch, given, item, head, scratch, lines, products);
-            if (item.split >= 0 && !hand_in(store, batch, item, head, scratch)) continue;
-            for (int m = 0; m < item.count * store.group; m++)
-                finish(scratch.all, m, given, store, item.token + m / store.group, head * store.group + m % store.group);
-        }
+    if (!batch.single) {
+        const int64_t pieces = (batch.tokens + PIECE - 1) / PIECE;
+        ridgeline::share(batch.team, pieces * heads, {}, [&](ridgeline::Turn& turn) {
+            while (turn.next())
+                for (int64_t at = turn.begin; at < turn.end; at++) append_piece<T>(store, batch, given, at / heads, (int)(at % heads));
+        });
     }
+    // Some in a row, so that what a thread asks memory for ahead is its own.
+    const int64_t many = batch.single ? work / (8 * ridgeline::threads_of(batch.team)) : 1, size = many < 1 ? 1 : many < 12 ? many : 12;
+    ridgeline::share(batch.team, work, {size, size}, [&](ridgeline::Turn& turn) {
+        Scratch& scratch = scratch_of_thread();
+        Products products;
+        while (turn.next())
+            for (int64_t at = turn.begin; at < turn.end; at++) attend_piece<T>(store, batch, given, at, scratch, products);
+    });
 }
 
 template <class T>
@@ -322,11 +335,31 @@ void choose(const Store& store, const Batch& batch, const Tensors& given) {
     run<T, InVectors<T>>(store, batch, given);
 }
 
-extern "C" void ridgeline_attention(const Store* store, const Batch* batch, const Tensors* given) {
+extern "C" {
+
+// Returns 0.
+int ridgeline_attention(const Store* store, const Batch* batch, const Tensors* given) {
     switch (store->format) {
-        case 0: return choose<Float32>(*store, *batch, *given);
-        case 1: return choose<Bfloat16>(*store, *batch, *given);
-        case 2: return choose<Float16>(*store, *batch, *given);
-        case 3: return choose<Int8>(*store, *batch, *given);
+        case 0: choose<Float32>(*store, *batch, *given); break;
+        case 1: choose<Bfloat16>(*store, *batch, *given); break;
+        case 2: choose<Float16>(*store, *batch, *given); break;
+        case 3: choose<Int8>(*store, *batch, *given); break;
     }
+    return 0;
 }
+
+// Lays out rows of one query each: of each its row of the batch's tables, and where its query is in its sequence. What the
+// batch points to has room for `most` splits of every row. Returns 0.
+int ridgeline_attention_rows(const Store* store, Batch* batch, const int64_t* rows, int64_t count, int64_t most) {
+    const int64_t floats = (int64_t)store->heads * store->group * (store->dim + 2);
+    Item* item = const_cast<Item*>(batch->items);
+    for (int64_t row = 0; row < count; row++) {
+        const int32_t splits = (int32_t)((batch->positions[row] + SPLIT) / SPLIT);
+        for (int32_t split = 0; split < splits; split++)
+            *item++ = {(int32_t)rows[row], (int32_t)row, 1, splits > 1 ? split : -1, splits, (int32_t)row, row * most * floats};
+    }
+    batch->num_items = (int32_t)(item - batch->items);
+    return 0;
+}
+
+}  // extern "C"

@@ -133,27 +133,22 @@ def _cpp_compiler(doctor: Doctor) -> Finding:
     from ridgeline.device.jit import CPP, CannotBuild, Compiler
 
     name = "C++ compiler"
-    lost = "a CPU attends in plain torch, --quantize is many times slower and --kv-dtype int8 refused"
     try:
-        plain = Compiler.find(doctor.at.which, CPP)
+        found = Compiler.find(doctor.at.which, CPP)
     except CannotBuild:
+        lost = "a CPU attends in plain torch, --quantize is many times slower and --kv-dtype int8 refused"
         none = f"no {', '.join(CPP.programs)}; without one {lost}"
         return Finding(name, "missing", none, f"apt install {CPP.package}")
-    try:
-        Compiler.find_cpp(doctor.at.which)
-    except CannotBuild as error:
-        why = f"{plain.path}: {plain.version}, but {error}; until then {lost}"
-        return Finding(name, "blocked", why, "apt install g++")
-    return Finding(name, "ok", f"{plain.path}: {plain.version}")
+    return Finding(name, "ok", f"{found.path}: {found.version}")
 
 
 def _kernels(doctor: Doctor) -> Finding:
     from ridgeline.attending import native_sources
-    from ridgeline.device.jit import CannotBuild, Compiler, is_kept
+    from ridgeline.device.jit import CPP, CannotBuild, Compiler, is_kept
 
     name, sources = "CPU kernels", native_sources()
     try:
-        compiler = Compiler.find_cpp(doctor.at.which)
+        compiler = Compiler.find(doctor.at.which, CPP)
     except CannotBuild:
         return Finding(name, "missing", f"{' and '.join(sources)}: nothing can be compiled", "see C++ compiler")
     lacking = [what for what, source in sources.items() if not is_kept(source, doctor.cache, compiler)]

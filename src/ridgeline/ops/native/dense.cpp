@@ -3,12 +3,11 @@
 // bfloat16 with such weights; sums are float32. What a row gives is bitwise the same whatever other
 // rows there are.
 
-#include <omp.h>
-
 #include <new>
 
 #include "squares.h"
 #include "streams.h"
+#include "team.h"
 
 extern "C" {
 
@@ -16,8 +15,9 @@ extern "C" {
 struct Plain {
     const void *weight;
     const float *bias;
+    ridgeline::Team *team;  // or null: the caller alone
     int64_t d_in, d_out;
-    int32_t format, activation, is_bfloat16, threads;
+    int32_t format, activation, is_bfloat16, unused;
 };
 
 }  // extern "C"
@@ -154,33 +154,24 @@ inline void work_in_squares(const Call &call, int64_t begin, int64_t end) {
 
 #endif
 
-// This thread's part of the outputs, in sixteens.
-struct Part {
-    int64_t begin, end;
-    explicit Part(const Plain &layer) {
-        const int64_t items = (layer.d_out + LANES - 1) / LANES;
-        const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        begin = items * thread / threads;
-        end = items * (thread + 1) / threads;
-    }
-};
+inline int64_t items_of(const Plain &layer) { return (layer.d_out + LANES - 1) / LANES; }
 
 #if RIDGELINE_SQUARES
 inline void by_squares(const Plain &layer, const void *x, const void *residual, void *y, int64_t count) {
     const int64_t chunks = layer.d_in / DEPTH, blocks = (count + SIDE - 1) / SIDE;
     uint32_t *made = (uint32_t *)activations.at_least((size_t)((blocks + blocks % 2) * chunks * AREA));
     const Call call = {layer, made, residual, y, count};
-#pragma omp parallel num_threads(layer.threads)
-    {
-#pragma omp for schedule(static)
-        for (int64_t tile = 0; tile < blocks * chunks; tile++) {
-            const int64_t first = tile / chunks * SIDE;
-            const uint16_t *rows = (const uint16_t *)x + first * layer.d_in;
-            turn(rows, layer.d_in, tile % chunks, std::min(SIDE, count - first), made + tile * AREA);
-        }
-        const Part part(layer);
-        work_in_squares(call, part.begin, part.end);
-    }
+    share(layer.team, blocks * chunks, {chunks, INT64_MAX}, [&](Turn &mine) {
+        while (mine.next())
+            for (int64_t tile = mine.begin; tile < mine.end; tile++) {
+                const int64_t first = tile / chunks * SIDE;
+                const uint16_t *rows = (const uint16_t *)x + first * layer.d_in;
+                turn(rows, layer.d_in, tile % chunks, std::min(SIDE, count - first), made + tile * AREA);
+            }
+    });
+    share(layer.team, items_of(layer), {2, INT64_MAX}, [&](Turn &mine) {
+        while (mine.next()) work_in_squares(call, mine.begin, mine.end);
+    });
 }
 #endif
 
@@ -192,21 +183,18 @@ inline void by_streams(const Plain &layer, const void *x, const void *residual, 
         as(layer.is_bfloat16, (const uint8_t *)x + row * row_bytes, layer.d_in, made + row * row_values);
     };
     const Call call = {layer, made, residual, y, count};
-    const bool alone = count <= 2;  // not worth a meeting of all threads
-    for (int64_t row = 0; alone && row < count; row++) prepare(row);
-#pragma omp parallel num_threads(layer.threads)
-    {
-        if (!alone) {
-#pragma omp for schedule(static)
-            for (int64_t row = 0; row < count; row++) prepare(row);
-        }
-        const Part part(layer);
-        switch (layer.format) {
-            case BFLOAT16: work<Bfloat16>(call, part.begin, part.end); break;
-            case FLOAT16: work<Float16>(call, part.begin, part.end); break;
-            default: work<Float32>(call, part.begin, part.end);
-        }
-    }
+    // A few are not worth a meeting.
+    share(layer.team, count, {3, INT64_MAX}, [&](Turn &turn) {
+        while (turn.next())
+            for (int64_t row = turn.begin; row < turn.end; row++) prepare(row);
+    });
+    share(layer.team, items_of(layer), {}, [&](Turn &turn) {
+        while (turn.next()) switch (layer.format) {
+                case BFLOAT16: work<Bfloat16>(call, turn.begin, turn.end); break;
+                case FLOAT16: work<Float16>(call, turn.begin, turn.end); break;
+                default: work<Float32>(call, turn.begin, turn.end);
+            }
+    });
 }
 
 }  // namespace ridgeline

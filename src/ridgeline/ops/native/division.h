@@ -1,4 +1,4 @@
-// Division: which products of a call a thread makes, and in what memory. Knows no instruction.
+// Division: into which items the products of a call are cut, and in what memory they are made. Knows no instruction.
 #pragma once
 
 #include <new>
@@ -32,12 +32,12 @@ class Scratch {
 
 thread_local Scratch activations, widened;
 
-// Pairs of blocks that a thread has at least where rows are divided and not strips.
+// Pairs of blocks of a part at least where rows are divided and not strips.
 constexpr int64_t OWN_PAIRS = 4;
 
-// How a call is divided: items are strips side by side times parts of the rows; a thread takes items that follow each
-// other, so that it reads weights in one run. Of many rows it takes all strips of a part: bytes and values of a row then
-// stay in its own cache, and nobody waits until all rows are bytes.
+// How a call is divided: items are strips side by side times parts of the rows; a thread takes runs of items, so that it
+// reads weights one after the other. Of many rows it takes all strips of a part: bytes and values of a row then stay in
+// its own cache, and nobody waits until all rows are bytes.
 struct Division {
     int64_t strips, width, parts, blocks;
     bool tiled, in_registers, own_rows;
@@ -55,10 +55,10 @@ struct Division {
 #endif
         width = tiled ? (blocks == 1 ? 4 : 2) : 1;
         // Few strips for many threads: rows are divided as well.
-        const int64_t wanted = 4 * (int64_t)matrix.threads;
-        own_rows = tiled && pairs() >= OWN_PAIRS * matrix.threads;
+        const int64_t threads = threads_of(matrix.team), wanted = 4 * threads;
+        own_rows = tiled && pairs() >= OWN_PAIRS * threads;
         parts = std::max<int64_t>(1, std::min(pairs(), wanted / std::max<int64_t>(1, strips / width)));
-        if (own_rows) parts = matrix.threads;
+        if (own_rows) parts = std::min(2 * threads, pairs() / OWN_PAIRS);
     }
     int64_t pairs() const { return (blocks + 1) / 2; }  // blocks stay together in pairs
     int64_t groups() const { return (strips + width - 1) / width; }

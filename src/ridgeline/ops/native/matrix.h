@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "dots.h"
+#include "team.h"
 
 extern "C" {
 
@@ -14,8 +15,9 @@ struct Matrix {
     const float *scales;
     const int32_t *sums;
     const float *bias;
+    ridgeline::Team *team;  // or null: the caller alone
     int64_t d_in, d_out, strip_bytes;
-    int32_t bits, activation, is_bfloat16, threads;
+    int32_t bits, activation, is_bfloat16, unused;
 };
 
 }  // extern "C"
