@@ -53,7 +53,7 @@ struct Division {
 #if !(defined(__AVX512VNNI__) && defined(__AVX512BW__))
         in_registers = in_registers && matrix.bits == 8;
 #endif
-        width = tiled ? (blocks == 1 ? 4 : 2) : 1;
+        width = tiled ? (blocks == 1 ? 4 : 2) : in_registers ? 1 : 2;
         // Few strips for many threads: rows are divided as well.
         const int64_t threads = threads_of(matrix.team), wanted = 4 * threads;
         own_rows = tiled && pairs() >= OWN_PAIRS * threads;
@@ -95,7 +95,7 @@ inline void work(const Call &call, const Division &by, int64_t begin, int64_t en
             continue;
         }
 #endif
-        by_vectors(call, strip, weights[0], first, last);
+        by_vectors(call, strip, weights, count, first, last);
     }
 }
 

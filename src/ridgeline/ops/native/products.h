@@ -38,13 +38,28 @@ inline void few(const Call &call, int64_t strip, const uint8_t *weights, bool is
     }
 }
 
-// Rows of some blocks with one strip, on vectors.
-inline void by_vectors(const Call &call, int64_t strip, const uint8_t *weights, int64_t first, int64_t last) {
+// Rows of a block with two strips, which lie side by side.
+template <int ROWS>
+void two_of(const Call &call, int64_t strip, const uint8_t *const *weights, int64_t block, int64_t row) {
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+    alignas(64) int32_t sums[2 * ROWS * LANES];
+    const Rows &rows = call.rows;
+    two_dot8<ROWS>(weights, rows.block(block) + row * CHUNK, rows.height, rows.chunks, sums);
+    for (int64_t i = 0; i < 2; i++) finish(call, strip + i, block * TILE_ROWS + row, ROWS, sums + i * ROWS * LANES);
+#else
+    for (int64_t i = 0; i < 2; i++) few_of<ROWS>(call, strip + i, weights[i], true, block, row);
+#endif
+}
+
+// Rows of some blocks with one strip or two, on vectors.
+inline void by_vectors(const Call &call, int64_t strip, const uint8_t *const *weights, int64_t strips, int64_t first, int64_t last) {
     for (int64_t block = first; block < last; block++) {
         const int64_t count = std::min(TILE_ROWS, call.rows.count - block * TILE_ROWS);
         int64_t row = 0;
-        for (; row + 8 <= count; row += 8) few_of<8>(call, strip, weights, true, block, row);
-        for (; row < count; row += FEW) few(call, strip, weights, true, block, row, std::min(FEW, count - row));
+        for (; row + 8 <= count; row += 8)
+            strips == 2 ? two_of<8>(call, strip, weights, block, row) : few_of<8>(call, strip, weights[0], true, block, row);
+        for (; row < count; row += FEW)
+            for (int64_t i = 0; i < strips; i++) few(call, strip + i, weights[i], true, block, row, std::min(FEW, count - row));
     }
 }
 
