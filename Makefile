@@ -29,20 +29,23 @@ format: $(VENV)/.test
 bench-host: $(VENV)/.test
 	$(BIN)/python scripts/bench_host.py $(ARGS)
 
-# Native code for CPUs under AddressSanitizer and UndefinedBehaviorSanitizer, for this machine and for less able ones.
-SANITIZED := -std=c++17 -O1 -g -fopenmp -fno-math-errno -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=all
+# Native code for CPUs under AddressSanitizer and UndefinedBehaviorSanitizer, for this machine and for less able ones; and
+# the team of threads under ThreadSanitizer.
+COMPILED := -std=c++17 -O1 -g -pthread -fno-math-errno -Wno-psabi -Isrc/ridgeline/device/native -Itests/device
+SANITIZED := $(COMPILED) -fsanitize=address,undefined -fno-sanitize-recover=all
 TARGETS := $(if $(filter x86_64,$(shell uname -m)),-march=native -march=x86-64-v3 -march=x86-64,-O1)
 
 sanitize:
 	@mkdir -p build
+	$(CXX) $(COMPILED) -fsanitize=thread tests/device/sanitize_team.cpp -o build/sanitized && build/sanitized $(ARGS)
 	@for target in $(TARGETS); do \
 	  echo "attention, $$target"; \
 	  $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/attention/native tests/attention/sanitize_attention.cpp \
-	    -o build/sanitized && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized || exit 1; \
+	    -o build/sanitized && build/sanitized || exit 1; \
 	  for name in linear dense; do \
 	    echo "$$name, $$target"; \
 	    $(CXX) $(SANITIZED) $$target -Isrc/ridgeline/ops/native tests/ops/sanitize_$$name.cpp -o build/sanitized && \
-	      OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive build/sanitized $(ARGS) || exit 1; \
+	      build/sanitized $(ARGS) || exit 1; \
 	  done; \
 	done
 

@@ -32,6 +32,7 @@ MAY = {
     "sizing": {"core", "menu", "scheduler"},
     "ahead": {"core", "menu", "engine"},
     "attending": {"core", "menu", "device", "ops", "attention", "runner"},
+    "replaying": {"core", "menu", "device", "ops", "attention", "runner"},
     "build": {
         "core",
         "menu",
@@ -39,6 +40,7 @@ MAY = {
         "scheduler",
         "sizing",
         "attending",
+        "replaying",
         "device",
         "ops",
         "attention",
@@ -70,7 +72,7 @@ MAY = {
         "attending",
     },
 }
-TORCH = {"attending", "device", "ops", "attention", "models", "runner", "build", "lab"}
+TORCH = {"attending", "replaying", "device", "ops", "attention", "models", "runner", "build", "lab"}
 LIBRARIES = {
     "core": {"numpy"},
     "menu": set[str](),

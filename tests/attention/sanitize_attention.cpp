@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.cpp"
+#include "teams.h"
 
 static std::mt19937 draw(7);
 
@@ -98,7 +99,17 @@ static double worst(const Case& c) {
         std::vector<uint16_t> out_halves(out.size());
         std::vector<int32_t> counters(left * c.heads);
         Batch batch{items.data(), positions.data(), writes.data(), tables.data(), partial.data(), counters.data(),
-                    width, tokens, (int32_t)items.size(), 2, single, 0};
+                    team_of(2), width, tokens, (int32_t)items.size(), single};
+        if (single) {  // the same rows, laid out by native code, in the same memory
+            std::vector<int64_t> each(tokens);
+            int64_t most = 1;
+            for (int64_t row = 0; row < tokens; row++) each[row] = row, most = std::max(most, positions[row] / SPLIT + 1);
+            items.resize(tokens * most);
+            partial.resize(tokens * most * c.heads * c.group * (c.dim + 2));
+            counters.assign(tokens * c.heads, 0);
+            batch.items = items.data(), batch.partial = partial.data(), batch.left = counters.data();
+            ridgeline_attention_rows(&store, &batch, each.data(), tokens, most);
+        }
         const int64_t k = c.heads * c.group * c.dim, v = k + c.heads * c.dim;
         const char* base = c.is_bfloat16 ? (const char*)halves.data() : (const char*)floats.data();
         const int bytes = c.is_bfloat16 ? 2 : 4;

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "dense.cpp"
+#include "teams.h"
 
 namespace {
 
@@ -58,7 +59,7 @@ bool one(Drawn &draw) {
     layer.format = (int32_t)draw.below(3);
     layer.is_bfloat16 = layer.format == BFLOAT16 && draw.below(2);
     layer.activation = (int32_t)draw.below(4);
-    layer.threads = 1 + (int32_t)draw.below(5);
+    layer.team = team_of(draw.below(6));
     const int32_t outside = layer.is_bfloat16 ? BFLOAT16 : FLOAT32;
     const Values weight = draw.values(layer.format, d_in * d_out), bias = draw.values(FLOAT32, d_out);
     const Values x = draw.values(outside, rows * d_in), residual = draw.values(outside, rows * d_out);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "linear.cpp"
+#include "teams.h"
 
 namespace {
 
@@ -55,7 +56,7 @@ bool packed(Drawn &draw) {
     matrix.d_in = 1 + draw.below(300);
     matrix.d_out = 1 + draw.below(60);
     matrix.bits = draw.below(2) ? 8 : 4;
-    matrix.threads = 1 + (int32_t)draw.below(3);
+    matrix.team = team_of(draw.below(4));
     const int64_t chunks = (matrix.d_in + CHUNK - 1) / CHUNK, strips = (matrix.d_out + LANES - 1) / LANES;
     matrix.strip_bytes = matrix.bits == 8 ? chunks * TILE_BYTES : multiplier_bytes(chunks) + chunks * TILE_BYTES / 2;
     Exactly<float> weight(matrix.d_in * matrix.d_out), scales(strips * LANES);
@@ -83,7 +84,7 @@ bool one(Drawn &draw) {
     matrix.bits = draw.below(2) ? 8 : 4;
     matrix.strip_bytes = matrix.bits == 8 ? chunks * TILE_BYTES : multiplier_bytes(chunks) + chunks * TILE_BYTES / 2;
     matrix.activation = (int32_t)draw.below(4);
-    matrix.threads = 1 + (int32_t)draw.below(5);
+    matrix.team = team_of(draw.below(6));
     Exactly<uint8_t> bytes(strips * matrix.strip_bytes);
     for (int64_t i = 0; i < bytes.size; i++) bytes[i] = (uint8_t)draw.below(256);
     for (int64_t strip = 0; matrix.bits == 4 && strip < strips; strip++)
@@ -140,7 +141,7 @@ bool one(Drawn &draw) {
     Exactly<int64_t> ids(count);
     Exactly<float> rows_of(count * d_in);
     for (int64_t i = 0; i < count; i++) ids[i] = draw.below(d_out);
-    ridgeline_gather(&matrix, ids.data.get(), rows_of.data.get(), count);
+    ridgeline_gather(&matrix, ids.data.get(), nullptr, rows_of.data.get(), count);
     for (int64_t i = 0; i < count; i++)
         for (int64_t k = 0; k < d_in; k++)
             if (rows_of[i * d_in + k] != (float)weight_at(matrix, matrix.strips, ids[i], k) * scales[ids[i]]) return false;

@@ -65,6 +65,11 @@ class Recorded:
         self._steps: dict[int, Step] = {}
         self._refused = False
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of rows whose steps are played."""
+        return tuple(self._steps)
+
     def launch(self, plan: Plan) -> Launched | None:
         if self._refused or not self._ragged or not self._attention.ready:
             return None
