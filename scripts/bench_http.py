@@ -132,6 +132,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=32, help="requests that run at once (default: 32)")
     parser.add_argument("--prompt-len", default="32:256", help="tokens (default: 32:256)")
     parser.add_argument("--output-len", default="32:128", help="tokens (default: 32:128)")
+    parser.add_argument("--itl-target-ms", type=float, help="of both engines; default: the engine's own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="where compiled kernels are kept")
     parser.add_argument("--out", type=Path, help="write a run file")
@@ -145,6 +146,8 @@ def main() -> None:
         "random_weights": arguments.shape, "quantize": arguments.quantize, "device": arguments.device,
         "kv_memory": arguments.kv_memory, "max_num_seqs": arguments.in_flight,
     }  # fmt: skip
+    if arguments.itl_target_ms is not None:
+        options["itl_target_ms"] = arguments.itl_target_ms
     flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     order = EngineOrder(Config.of(**options), arguments.shape, None, cache=arguments.cache)
     engine, _ = make_engine(order, lambda *_: None)

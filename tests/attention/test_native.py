@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from ridgeline.attention.reference import Reference
 from ridgeline.core.spec import ModelSpec
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CannotBuild
+from ridgeline.device.recording import recording
+from ridgeline.ops.declared import bytes_of, listening
 
 NUM_TOKENS = 2600  # of the cache
 CPU = CpuDevice(torch.float32)
@@ -273,6 +276,48 @@ def test_many_layers_and_threads_take_turns(made: Make) -> None:
         outs.append([ours(layer, q, k, v, meta) for layer in range(3)])
     for first, *others in outs:
         assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("block_size", [16, 5])
+def test_rows_that_native_code_lays_out_are_those_of_a_batch(made: Make, block_size: int) -> None:
+    """Which row of the tables is whose, and where it is, is read when the calls are made again."""
+    rows, spec = Rows(block_size), spec_of(layers=2)
+    ours, other = made(), made()
+    for attention in (ours, other):
+        attention.store(spec, rows.num_blocks, block_size, torch.bfloat16, CPU)
+    batch = rows.batch({0: 700, 1: 30, 2: 255})
+    q, k, v = rows.draw(batch.positions.shape[0], 2, 1, 64, torch.float32)
+    for attention in (ours, other):
+        for layer in range(2):
+            attention(layer, q, k, v, attention.plan(batch))
+    tables = torch.full((8, 200), rows.num_blocks, dtype=torch.int32)  # of more rows and blocks than a step has
+    which, positions = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    writes = torch.full((3,), rows.scratch)
+    q, k, v = rows.draw(3, 2, 1, 64, torch.float32)
+    with recording() as kept:
+        meta = ours.plan_rows(which, positions, writes, tables, 960)
+        outs = [ours(layer, q, k, v, meta) for layer in range(2)]
+    assert not kept.strangers
+    for order in ([5, 0, 3], [1, 2, 7]):
+        batch = rows.batch({0: 1, 1: 1, 2: 1})
+        which[:], positions[:], writes[:] = torch.tensor(order), batch.positions, batch.writes
+        for row, own in zip(order, batch.block_tables, strict=True):
+            tables[row, : len(own)] = own
+        for made_call in kept.calls:
+            ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 6)(made_call.function)(*made_call.given)
+        for layer, out in enumerate(outs):
+            assert torch.equal(out, other(layer, q, k, v, other.plan(batch))), (order, layer)
+
+
+def test_the_kernel_says_what_it_was_given(made: Make) -> None:
+    rows, ours, told = Rows(16), made(), list[int]()
+    ours.store(spec_of(), rows.num_blocks, 16, torch.bfloat16, CPU)
+    batch = rows.batch({0: 5, 1: 1})
+    q, k, v = rows.draw(6, 2, 1, 64, torch.float32)
+    meta = ours.plan(batch)
+    with listening(told.append):
+        out = ours(0, q, k, v, meta)
+    assert told == [bytes_of(q, k, v, out) + 6 * 2 * 2 * 64 * 2]  # positions, heads, keys and values, bfloat16
 
 
 def test_the_kernel_is_kept(library: object, tmp_path: Path) -> None:

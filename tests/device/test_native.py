@@ -42,7 +42,9 @@ def compiler() -> Compiler:
 @pytest.mark.usefixtures("compiler")
 def test_native_code_brings_no_openmp(tmp_path: Path) -> None:
     """Two runtimes would fight for the cores: torch's stays the only one."""
-    told = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, tmp_path], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, tmp_path], capture_output=True, text=True, check=True
+    )
     openmp, loaded = told.stdout.split()
     assert (int(openmp) <= 1, loaded) == (True, "3")
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ridgeline.device.jit import CPP, CannotBuild, Compiler
+from ridgeline.ops.declared import bytes_of, listening
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.packed import BITS, Packed
-from ridgeline.ops.quantised import Layer, Native, gathered, normed_linear, quantised_linear
+from ridgeline.ops.quantised import ByteRows, Layer, Native, gathered, normed_linear, quantised_linear
 
 SHAPES = [(64, 16), (1, 1), (7, 5), (33, 17), (65, 50), (127, 33), (768, 80), (100, 301), (3072, 20)]
 ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 70, 128, 385, 401)
@@ -127,6 +128,30 @@ def test_rows_are_gathered_from_the_table_that_is_multiplied_by(native: Native, 
         ids = torch.randint(0, 53, (count,), generator=torch.Generator().manual_seed(2))
         found = native.prepare(Layer(table), dtype).gather(ids)
         torch.testing.assert_close(found, gathered(ids, table, dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", BITS)
+def test_rows_of_another_table_are_added_before_the_sum_is_rounded(
+    native: Native, bits: int, dtype: torch.dtype
+) -> None:
+    random = torch.Generator().manual_seed(1)
+    table = Packed.of(torch.randn(53, 100, generator=random), bits)
+    other = ByteRows.of(torch.randn(20, 100, generator=random))
+    ids, places = torch.randint(0, 53, (40,), generator=random), torch.randint(0, 20, (40,), generator=random)
+    found = native.prepare(Layer(table), dtype).gather_sum(ids, other, places)
+    expected = (gathered(ids, table, torch.float32) + other.values(places)).to(dtype)
+    torch.testing.assert_close(found, expected, rtol=2**-7 if dtype is torch.bfloat16 else 1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_product_says_what_it_was_given(native: Native, bits: int) -> None:
+    layer = Layer(Packed.of(torch.randn(53, 100, generator=torch.Generator().manual_seed(1)), bits))
+    x, told = torch.randn(3, 100), list[int]()
+    with listening(told.append):
+        y = native.prepare(layer, torch.float32)(x)
+    weight = layer.weight
+    assert told == [bytes_of(x, weight.strips, weight.scales, weight.sums, y)]
 
 
 def test_rows_that_are_all_alike_or_far_apart(native: Native) -> None:

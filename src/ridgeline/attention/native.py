@@ -28,6 +28,7 @@ from ridgeline.device import jit, pages
 from ridgeline.device.base import Device
 from ridgeline.device.recording import call, hold, is_recording
 from ridgeline.device.team import team
+from ridgeline.ops.declared import bytes_of, declare
 
 SOURCE = Path(__file__).parent / "native" / "attention.cpp"
 SPLIT, ROWS, MOST_DIM, LANES = 256, 32, 256, 16
@@ -77,10 +78,11 @@ class _Tensors(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeMeta:
-    """The kernel's view of a batch, and what its addresses point to."""
+    """The kernel's view of a batch, and what its addresses point to. attended: cached positions of all rows."""
 
     batch: _Batch
     held: tuple[object, ...]
+    attended: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class Native:
         self._layout = self._store.layout
         self._layout.group = self._group
         self._layout_at = ctypes.addressof(self._layout)
+        self._position_bytes = heads * self._layout.cell_bytes // block_size
         self._caches = [layer.data_ptr() for layer in self._store.layers]
         self._scales = [score_scale(spec, layer) * LOG2_E for layer in range(spec.layers)]
         self._given = _Tensors()
@@ -253,13 +256,14 @@ class Native:
             self._left.data_ptr(), team(self._library), tables.shape[1], positions.shape[0], len(items),
             int(counts.max() == 1),
         )  # fmt: skip
-        return NativeMeta(made, (items, positions, writes, tables, self._partial, self._left))
+        held = items, positions, writes, tables, self._partial, self._left
+        return NativeMeta(made, held, int(batch.contexts.sum()))
 
     def plan_rows(self, rows: Tensor, positions: Tensor, writes: Tensor, tables: Tensor, longest: int) -> NativeMeta:
         """Of rows with one query each, laid out by native code, so that the call can be recorded.
 
-        rows: [rows] int64, which row of `tables` [.., width] int32 is each one's; positions, writes: [rows] int64, as in
-        Batch. All are read when the call is made. longest: positions that a row attends at most.
+        rows: [rows] int64, which row of `tables` [.., width] int32 is each one's; positions, writes: [rows] int64, as
+        in Batch. All are read when the call is made. longest: positions that a row attends at most.
         """
         count, most = len(rows), -(-longest // SPLIT)
         items = np.zeros(count * most, _ITEM)
@@ -269,8 +273,7 @@ class Native:
             items.ctypes.data, positions.data_ptr(), writes.data_ptr(), tables.data_ptr(), partial.data_ptr(),
             left.ctypes.data, team(self._library), tables.shape[1], count, 0, 1,
         )  # fmt: skip
-        meta = NativeMeta(made, (items, positions, writes, tables, partial, left, rows))
-        hold(meta)
+        meta = hold(NativeMeta(made, (items, positions, writes, tables, partial, left, rows), count * longest))
         call(self._lay, self._layout_at, ctypes.addressof(made), rows.data_ptr(), count, most)
         return meta
 
@@ -284,6 +287,7 @@ class Native:
         if is_recording():
             given = hold(_Tensors.from_buffer_copy(given))
         call(self._run, self._layout_at, ctypes.addressof(meta.batch), ctypes.addressof(given))
+        declare(lambda: bytes_of(q, k, v, out) + meta.attended * self._position_bytes)
         return out
 
     def _describe(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,8 +28,8 @@ class Call(ctypes.Structure):
 
 
 class Recording:
-    """calls: in their order. held: what their addresses point to. strangers: operations of torch that computed something
-    meanwhile, which no replay would compute."""
+    """calls: in their order. held: what their addresses point to. strangers: operations of torch that computed
+    something meanwhile, which no replay would compute."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

@@ -21,6 +21,7 @@ from ridgeline.device.base import Device
 from ridgeline.device.recording import call, hold
 from ridgeline.device.team import team
 from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.norm import layer_norm_by_hand
 from ridgeline.ops.packed import LANES, Packed
@@ -153,7 +154,8 @@ class Prepared:
         weight, bias = layer.weight, layer.bias
         bias = None if bias is None else _in_lanes(bias)
         self._norm, norm_parts = _norm_of(layer.norm)
-        self._held = (weight, bias, *norm_parts)  # the structures have only their addresses
+        # The structures have only their addresses.
+        self._tensors = (weight.strips, weight.scales, weight.sums, bias, *norm_parts)
         self._told = _Matrix(
             strips=weight.strips.data_ptr(),
             scales=weight.scales.data_ptr(),
@@ -189,6 +191,7 @@ class Prepared:
             before = residual.data_ptr()
         if call(self._linear, self._at, x.data_ptr(), norm, before, y.data_ptr(), rows):
             raise MemoryError(f"no memory for the activations of {rows} rows")
+        declare(lambda: bytes_of(x, *self._tensors, residual, y))
         return y
 
     def gather(self, ids: Tensor) -> Tensor:
@@ -206,6 +209,7 @@ class Prepared:
         ids = _in_longs(ids)
         y = torch.empty(len(ids), self._d_in, dtype=self._dtype)
         call(self._gather, self._at, ids.data_ptr(), other, y.data_ptr(), len(ids))
+        declare(lambda: bytes_of(ids, y) + int(y.numel() * self._told.bits / 8) * (1 if other is None else 2))
         return y
 
 

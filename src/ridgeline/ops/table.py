@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline.device.base import Device
-from ridgeline.ops import activation, cases, dense, linear, norm, penalty, philox, quantised, sample, score, steps, tiles
+from ridgeline.ops import (
+    activation,
+    cases,
+    dense,
+    linear,
+    norm,
+    penalty,
+    philox,
+    quantised,
+    sample,
+    score,
+    steps,
+    tiles,
+)
 from ridgeline.ops.cases import Cost, Inputs, Shape
 from ridgeline.ops.lazy import Lazy, is_triton
 

@@ -1,8 +1,8 @@
 """Recorded: decode steps on a CPU as one call of native code. What a captured graph is on a GPU.
 
 The first step of a number of rows runs operation by operation and is recorded; those after it play the recording: what
-differs from step to step (slots and positions) lies in two buffers, and native code looks up the rest. So a step costs the
-host a few microseconds and not half a millisecond. Knows no kernel.
+differs from step to step (slots and positions) lies in two buffers, and native code looks up the rest. So a step's
+operations cost the host microseconds and not a millisecond. Knows no kernel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,5 +121,5 @@ class Recorded:
         return logits
 
 
-def _no_prompts(hidden: Any) -> Tensor:
+def _no_prompts(_hidden: Any) -> Tensor:
     raise AssertionError("a step that makes a token of every row scores no prompt")
