@@ -370,6 +370,8 @@ class Config:
                 f"--determinism batch: --attention {batching.attention} computes a request differently in another "
                 "batch; take --attention auto, or leave one of the two out"
             )
+        if batching.graphs == "recorded":
+            _check_recorded(batching)
         if self.model.determinism != "off" and batching.graphs in REPLAYING:
             raise ConfigError(
                 f"--determinism {self.model.determinism}: with --graphs {batching.graphs} chance decides which steps "
@@ -387,6 +389,20 @@ REPLAYING = ("graph", "recorded")
 
 BATCH_DEPENDENT = ("reference", "paged")
 """Choices of --attention that are not row-invariant: as their classes say, known here before anything is loaded."""
+
+
+def _check_recorded(batching: BatchingOptions) -> None:
+    """Refuse what no recording is made of."""
+    if batching.attention not in ("auto", "native"):
+        raise ConfigError(
+            f"--graphs recorded plays native code, and --attention {batching.attention} is none; leave one of the two "
+            "out"
+        )
+    if batching.packing != "ragged":
+        raise ConfigError(
+            f"--graphs recorded plays rows that lie end to end, and with --packing {batching.packing} they do not; "
+            "leave one of the two out"
+        )
 
 
 def _check_without_cache(batching: BatchingOptions) -> None:

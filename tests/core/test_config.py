@@ -1,0 +1,12 @@
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"attention": "paged"}, "--attention paged is none"),
+        ({"packing": "padded"}, "with --packing padded they do not"),
+        ({"kv_cache": "none"}, "--graphs recorded needs a KV cache"),
+        ({"determinism": "run"}, "with --graphs recorded chance decides"),
+    ],
+)
+def test_recorded_steps_refuse_what_cannot_be_recorded(options: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Config.of(graphs="recorded", **options)
