@@ -1,3 +1,13 @@
+"""Options that exclude each other are refused with a sentence, before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from ridgeline.core.config import Config
+from ridgeline.core.errors import ConfigError
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
