@@ -66,3 +66,29 @@ def test_a_process_that_waits_for_its_order_ends_with_its_front(prepare: str, se
     finally:
         front.kill()
         front.communicate()
+
+
+INTERRUPTED = """
+import os, signal
+from ridgeline.engine.process import EngineProcess
+ahead = EngineProcess("tests.engine.engines:stuck_preparing", "nothing")
+kind = type(ahead.process)
+start = kind.start
+kind.start = lambda process: (start(process), os.kill(os.getpid(), signal.SIGINT))
+with ahead:
+    print("the signal is lost")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_ctrl_c_while_the_process_is_started_ends_both() -> None:
+    front = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        said, complaint = front.communicate(timeout=20)  # the engine's process has the pipes too: until both have ended
+        assert (front.returncode, said, complaint.splitlines()[-1]) == (-signal.SIGINT, "", "KeyboardInterrupt")
+    finally:
+        front.kill()
+        front.communicate()

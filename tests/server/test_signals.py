@@ -6,10 +6,13 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
+import psutil
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -60,3 +63,22 @@ def test_sigterm_lets_requests_in_flight_end() -> None:
         process.send_signal(signal.SIGTERM)
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_a_stop_while_it_starts_is_obeyed_even_by_a_background_job(sent: signal.Signals) -> None:
+    """A shell without job control has its background jobs ignore Ctrl-C."""
+    job = """trap '' INT; exec "$@" """
+    command = ["sh", "-c", job, "sh", sys.executable, "-m", "ridgeline", "serve", "--model", "demo", "--port", "0"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        front = psutil.Process(process.pid)
+        while not front.children():  # the engine's is started first of all
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=20)
+        assert (process.returncode, said) == (128 + sent, "")
+    finally:
+        process.kill()
+        process.communicate()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import nullcontext
+from types import FrameType
+from typing import NoReturn
 
 from ridgeline.ahead import engine_process
 from ridgeline.cli.environment import admin_keys, api_keys, cache_dir, hub_access
@@ -37,6 +40,7 @@ def server(config: Config) -> None:
 
 def _serve(config: Config) -> None:
     started_ns = process_start_ns()
+    _obey_signals()
     # First of all, because it takes longest; what follows runs beside it.
     with nullcontext() if config.server.in_process else engine_process(config) as ahead:
         from ridgeline import online
@@ -44,3 +48,16 @@ def _serve(config: Config) -> None:
 
         keys = online.ListedKeys(api_keys(), admin_keys())
         raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, keys, cache_dir(), ahead))
+
+
+def _obey_signals() -> None:
+    """While the server starts, as it does when it listens (server/serve.py): otherwise a stop that comes early is lost.
+
+    A script's background job is born ignoring Ctrl-C, and the first process of a container all that it does not handle.
+    """
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

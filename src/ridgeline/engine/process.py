@@ -7,6 +7,7 @@ imports nothing that takes time.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import signal
@@ -39,6 +40,9 @@ class EngineProcess:
         if self.process.pid is not None:
             return
         with _signals_held():
+            # A signal that was held back ends the front before anybody can call __exit__. At its exit multiprocessing
+            # would then ask this process to end with a signal that it ignores, and wait for ever.
+            atexit.register(self.kill)
             self.process.start()
         self._theirs.close()  # ours of theirs: otherwise the pipe never reports its end
 
@@ -59,6 +63,7 @@ class EngineProcess:
             if self.process.is_alive():
                 self.process.kill()
                 self.process.join()
+            atexit.unregister(self.kill)
 
     def __enter__(self) -> EngineProcess:
         self.start()
