@@ -1,10 +1,13 @@
-"""What every test starts from: one thread for torch, Ctrl-C as a terminal has it, and a place for pictures."""
+"""What every test starts from: one thread for torch, Ctrl-C as a terminal has it, compilers that do nothing twice, and
+a place for pictures."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_threa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", action="store_true", help="tests that take pictures write them into docs/, not away")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "win32" or hasattr(config, "workerinput"):  # a worker is started with what is set here
+        return
+    from tests import compile_once
+
+    folder = Path(tempfile.mkdtemp(prefix="ridgeline-compiled-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    compile_once.install(folder)
 
 
 @pytest.fixture
