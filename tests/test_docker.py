@@ -41,11 +41,13 @@ def test_it_has_what_the_page_promises(path: Path) -> None:
 @each
 def test_what_it_copies_is_there_and_not_ignored(path: Path) -> None:
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for word, rest in instructions(path):
-        if word == "COPY" and not rest.startswith("--from"):
-            for source in rest.split()[:-1]:
-                assert (ROOT / source).exists()
-                assert source.removeprefix("./") in allowed
+    copied = [
+        rest.split()[:-1] for word, rest in instructions(path) if word == "COPY" and not rest.startswith("--from")
+    ]
+    assert copied
+    for source in (source for sources in copied for source in sources):
+        assert (ROOT / source).exists()
+        assert source.removeprefix("./") in allowed
 
 
 @each

@@ -17,12 +17,12 @@ from ridgeline.kv.prefix import HashPrefix
 from ridgeline.scheduler.policies import Continuous
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
 
-STEP_NS, HOUR_NS = 400_000_000, 3600 * 10**9
+STEP_NS, HOUR_NS = 1_000_000_000, 3600 * 10**9
 SLOTS, MAX_LEN = 8, 64
 
 
 class Device:
-    """Makes what was promised, at once; a step takes 0.4 s of the clock."""
+    """Makes what was promised, at once; a step takes a second of the clock."""
 
     now = 0
 

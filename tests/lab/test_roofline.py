@@ -86,6 +86,8 @@ def test_roofs_that_lie_close_share_a_name() -> None:
 def test_everything_is_inside_the_plot() -> None:
     roofline = Roofline.of(ledger())
     (left, right), (bottom, top) = roofline.across, roofline.up
+    assert roofline.places
+    assert roofline.steps
     for point in (*roofline.places, *roofline.steps):
         assert left < point.intensity < right
         assert bottom < point.flops_per_s < top

@@ -54,7 +54,9 @@ def test_long_trials_are_remembered_between_processes(
 def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "LONG_S", 0.0)
     (tmp_path / "trials").write_text("in the way")
-    once(Trial("plain"), ("a card",), tmp_path)("plain")
+    trial = Trial("plain")
+    once(trial, ("a card",), tmp_path)("plain")
+    assert trial.tried == ["plain"]
 
 
 def test_another_source_is_another_trial(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_a_loop_that_ends_ends_the_profile(raises: bool, tmp_path: Path) -> None
         inbox.put(Submit.of(NewRequest(7, np.array([1, 2], np.int32), 8, Sampling(), engine.clock())))
     else:
         inbox.put(None)
-    with contextlib.suppress(RuntimeError):
+    with pytest.raises(RuntimeError) if raises else contextlib.nullcontext():
         EngineLoop(engine, inbox, lambda _message: None).run()
     assert recorder.calls == ["start", "drop"]
     assert list(tmp_path.iterdir()) == []
