@@ -40,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
     compile_once.install(folder)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first: at the end it would run alone, while the other workers have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
     """Where a test writes the picture of that name: `docs/NAME` with --pictures, a folder of its own without."""

@@ -103,9 +103,15 @@ def test_the_command_saves_what_serves_like_the_original(
         options = {"dtype": dtype, "cache": tmp_path / "kernels"}
         assert tokens(target, **options) == tokens(source, quantize=scheme, **options)
     assert (target / WEIGHTS).stat().st_size < 0.6 * sum(p.stat().st_size for p in source.glob("*.safetensors"))
+
+
+def test_the_command_refuses_a_folder_that_is_taken_and_a_model_that_is_saved(
+    odd: Path, tmp_path: Path, run_cli: Callable[..., str]
+) -> None:
+    target = saved("int4", odd, tmp_path / "saved")
     with pytest.raises(AssertionError, match="is there already"):
-        run_cli("quantize", "--model", source, "--out", target)
-    with pytest.raises(AssertionError, match=f"is saved as {scheme} already"):
+        run_cli("quantize", "--model", odd, "--out", target)
+    with pytest.raises(AssertionError, match="is saved as int4 already"):
         run_cli("quantize", "--model", target, "--out", tmp_path / "twice")
 
 
