@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -50,3 +53,22 @@ def picture(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], P
     """Where a test writes the picture of that name: `docs/NAME` with --pictures, a folder of its own without."""
     folder = DOCS if request.config.getoption("--pictures") else tmp_path
     return lambda name: folder / name
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`ridgeline` with these arguments in this process, for what is refused before anything is measured: a process of
+    its own would spend two seconds on nothing but importing torch."""
+    from ridgeline import cli
+
+    monkeypatch.setenv("GOMP_SPINCOUNT", os.environ.get("GOMP_SPINCOUNT", "10000"))  # main sets it, this takes it back
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["ridgeline", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+
+    return run

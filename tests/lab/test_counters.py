@@ -23,6 +23,7 @@ from ridgeline.lab.counters.counting import Launch, Plan, count
 from ridgeline.lab.counters.ncu import locate
 from ridgeline.lab.counters.view import cells_of
 from ridgeline.lab.rig import Workbench
+from tests.conftest import Command
 from tests.lab.standins import STEP_CYCLES, environment, idle_child, put
 from tests.tiny_gpt2 import write_tiny_gpt2
 
@@ -141,12 +142,14 @@ def test_no_permission_is_a_reason_or_an_error_if_demanded(
         (("--from", "nowhere.json", "--steps", "3"), "--steps does nothing beside it"),
     ],
 )
-def test_bad_input_is_a_sentence(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    bare = environment() | {"PATH": str(tmp_path)}
+def test_bad_input_is_a_sentence(
+    flags: tuple[str, ...], words: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     if "ncu" in flags and locate(None) is not None:
         pytest.skip("Nsight Compute is installed here")
     model = () if "--from" in flags else ("--model", str(write_tiny_gpt2(tmp_path / "tiny")))
-    done = ridgeline(*flags, *model, environment=bare)
+    done = command("counters", *flags, *model)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from ridgeline.lab.ladder.quality import gap
 from ridgeline.lab.ladder.rungs import KV_CACHE, PEER, SIXTEEN_BITS
 from ridgeline.lab.ladder.seams import Seams
 from ridgeline.lab.report import page as saved
+from tests.conftest import Command
 from tests.lab.ladders import document
 from tests.lab.test_attached import Steady
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -205,7 +205,7 @@ def test_rungs_that_cannot_be_climbed_say_so(order: EngineOrder, tmp_path: Path)
         (("--from", "nowhere.json"), "nowhere.json: cannot be read"),
     ],
 )
-def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, command: Command, tmp_path: Path) -> None:
     made = document({"name": "a", "rates": [1.0] * 5})
     files = {
         "other": made | {"kind": "ledger"},
@@ -215,9 +215,7 @@ def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, tm
     paths = {name: tmp_path / f"{name}.json" for name in files}
     for name, content in files.items():
         paths[name].write_text(json.dumps(content))
-    command = [sys.executable, "-m", "ridgeline", "ladder", "--output", str(tmp_path / "out")]
-    command += [part.format(**paths) for part in arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ, check=False)
+    done = command("ladder", "--output", str(tmp_path / "out"), *(part.format(**paths) for part in arguments))
     assert done.returncode == 2
     assert sentence in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

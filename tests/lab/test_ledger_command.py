@@ -17,6 +17,7 @@ from ridgeline.core.records import write_run
 from ridgeline.device.choose import choose
 from ridgeline.lab.ledger.file import read_ledger, to_document
 from ridgeline.lab.machine import ceilings_path
+from tests.conftest import Command
 from tests.lab.machines import MACHINE
 from tests.lab.test_ledger import STEP, ledger
 from tests.tiny_gpt2 import write_tiny_gpt2
@@ -96,12 +97,12 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         (("--json", "no/such/folder/x.json"), "there is no folder"),
     ],
 )
-def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, command: Command, tmp_path: Path) -> None:
     kept, other = tmp_path / "kept.json", tmp_path / "other.json"
     document = to_document(ledger(STEP))
     kept.write_text(json.dumps(document))
     other.write_text(json.dumps(document | {"kind": "ladder"}))
-    done = run(tmp_path, *(part.format(kept=kept, other=other) for part in arguments))
+    done = command("ledger", *(part.format(kept=kept, other=other) for part in arguments))
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from ridgeline.core.errors import ConfigError
 from ridgeline.lab import runfiles
 from ridgeline.lab.offline import Allowed, Load, OfflineOrder, allowed, described, document, each_load
 from ridgeline.lab.stepping import Timing
+from tests.conftest import Command
 from tests.lab.test_rig import open_bench
 from tests.tiny_gpt2 import write_tiny_gpt2
 
@@ -117,8 +118,8 @@ def test_the_command_prints_rates_and_keeps_what_compare_reads(tmp_path: Path) -
         (("--random-weights", "gpt2", "--no-ignore-eos"), "random weights end nothing"),
     ],
 )
-def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    done = run(*arguments)
+def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, command: Command) -> None:
+    done = command("bench", "offline", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -25,6 +25,7 @@ from ridgeline.lab.roofline.page import figure, row, told
 from ridgeline.lab.roofline.roofline import PAGE, PICTURES, RUN_FILE, write
 from ridgeline.lab.roofline.roofs import Roofline
 from ridgeline.lab.roofline.words import readings, warnings
+from tests.conftest import Command
 from tests.lab.hand_ceilings import machine, rate
 from tests.lab.ledgers import decode, document, ledger, place, prefill, step
 from tests.lab.test_page import Page, words
@@ -210,17 +211,19 @@ def test_the_command_measures_and_draws(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [({"kind": "ladder"}, "'ladder'"), ({"format": 9}, "format 9"), ({"results": 3}, "measure it again")],
 )
-def test_another_run_file_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_another_run_file_is_refused(command: Command, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     source = tmp_path / "other.json"
     source.write_text(json.dumps(document(**changes)))
-    done = run("--from", str(source), "--output", str(tmp_path / "drawn"))
+    done = command("roofline", "--from", str(source), "--output", str(tmp_path / "drawn"))
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("option", "value"), [("--batch", "4"), ("--dtype", "float32"), ("--model", "demo")])
-def test_what_is_drawn_and_what_is_measured_exclude_each_other(tmp_path: Path, option: str, value: str) -> None:
-    done = run("--from", str(tmp_path / "ledger.json"), option, value)
+def test_what_is_drawn_and_what_is_measured_exclude_each_other(
+    command: Command, tmp_path: Path, option: str, value: str
+) -> None:
+    done = command("roofline", "--from", str(tmp_path / "ledger.json"), option, value)
     assert done.returncode == 2
     assert f"{option} asks for something new" in done.stderr

@@ -21,6 +21,7 @@ from ridgeline.device.cpu import CpuDevice
 from ridgeline.lab import runfiles
 from ridgeline.lab.compare.runs import compare
 from ridgeline.lab.stepping import HELD, StepOrder, Timing, check_free, check_visits, decode, each_timing, prefill
+from tests.conftest import Command
 from tests.lab.test_rig import open_bench
 from tests.tiny_gpt2 import write_tiny_gpt2
 
@@ -146,8 +147,8 @@ def test_the_command_prints_the_peers_fields_and_keeps_what_compare_reads(tmp_pa
         (("--threads", "0"), "--threads: 0 is out of range"),
     ],
 )
-def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    done = run("--model", "demo", *arguments)
+def test_mistakes_get_one_sentence(arguments: tuple[str, ...], sentence: str, command: Command) -> None:
+    done = command("bench", "step", "--model", "demo", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
