@@ -2,13 +2,12 @@
 // library.
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
 
 #include "dense.cpp"
 #include "teams.h"
+
+#include "sanitize.h"
 
 namespace {
 
@@ -32,23 +31,13 @@ struct Values {
     }
 };
 
-struct Drawn {
-    std::mt19937 random;
-    int64_t below(int64_t limit) { return (int64_t)(random() % (uint64_t)limit); }
+struct Drawn : Random {
     Values values(int32_t format, int64_t size) {
         Values made(format, size);
-        std::normal_distribution<float> normal;
-        for (int64_t i = 0; i < size; i++) made.put(i, format == FLOAT16 ? std::fabs(normal(random)) : normal(random));
+        for (int64_t i = 0; i < size; i++) made.put(i, format == FLOAT16 ? std::fabs(value()) : value());
         return made;
     }
 };
-
-double act(int32_t activation, double x) {
-    if (activation == RELU) return x > 0 ? x : 0;
-    if (activation == GELU) return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-    if (activation == GELU_NEW) return 0.5 * x * (1 + std::tanh(0.7978845608 * (x + 0.044715 * x * x * x)));
-    return x;
-}
 
 bool one(Drawn &draw) {
     const int64_t rows = draw.below(70), d_in = draw.below(2) ? 1 + draw.below(300) : 32 * (1 + draw.below(8));
@@ -86,11 +75,4 @@ bool one(Drawn &draw) {
 
 }  // namespace
 
-int main(int argc, char **argv) {
-    const unsigned seed = argc > 1 ? (unsigned)std::atoi(argv[1]) : std::random_device{}();
-    std::printf("seed %u\n", seed);
-    Drawn draw{std::mt19937(seed)};
-    for (int i = 0; i < 300; i++)
-        if (!one(draw)) return std::printf("layer %d is wrong\n", i), 1;
-    std::printf("300 layers are right\n");
-}
+int main(int argc, char **argv) { return layers<Drawn>(argc, argv, one); }

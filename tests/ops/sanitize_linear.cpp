@@ -1,14 +1,13 @@
 // A program of its own for the sanitizers: layers of random odd shapes against sums in plain loops. Not part of a library.
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include "linear.cpp"
 #include "teams.h"
+
+#include "sanitize.h"
 
 namespace {
 
@@ -21,25 +20,12 @@ struct Exactly {
     T &operator[](int64_t at) { return data[(size_t)at]; }
 };
 
-struct Drawn {
-    std::mt19937 random;
-    int64_t below(int64_t limit) { return (int64_t)(random() % (uint64_t)limit); }
-    float value() { return std::normal_distribution<float>()(random); }
-};
-
 int weight_at(const Matrix &matrix, const uint8_t *strips, int64_t output, int64_t k) {
     const int64_t chunks = (matrix.d_in + CHUNK - 1) / CHUNK, lane = output % LANES;
     const uint8_t *strip = strips + output / LANES * matrix.strip_bytes;
     if (matrix.bits == 8) return (int8_t)strip[k / 4 * LINE + lane * 4 + k % 4];
     const int byte = strip[multiplier_bytes(chunks) + k / 8 * LINE + lane * 4 + k % 4];
     return ((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * multiplier_at(strip, lane, k);
-}
-
-float act(int32_t activation, float x) {
-    if (activation == RELU) return x > 0 ? x : 0;
-    if (activation == GELU) return 0.5f * x * (1 + std::erf(x / std::sqrt(2.0f)));
-    if (activation == GELU_NEW) return 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
-    return x;
 }
 
 void normalised(float *row, const Norm &norm, int64_t width) {
@@ -51,7 +37,7 @@ void normalised(float *row, const Norm &norm, int64_t width) {
 }
 
 // Packed weights are near the weights.
-bool packed(Drawn &draw) {
+bool packed(Random &draw) {
     Matrix matrix = {};
     matrix.d_in = 1 + draw.below(300);
     matrix.d_out = 1 + draw.below(60);
@@ -75,7 +61,7 @@ bool packed(Drawn &draw) {
     return lost <= 0.02 * size;
 }
 
-bool one(Drawn &draw) {
+bool one(Random &draw) {
     const int64_t rows = draw.below(draw.below(8) ? 70 : 400), d_in = 1 + draw.below(300), d_out = 1 + draw.below(120);
     const int64_t chunks = (d_in + CHUNK - 1) / CHUNK, strips = (d_out + LANES - 1) / LANES;
     Matrix matrix = {};
@@ -132,7 +118,7 @@ bool one(Drawn &draw) {
                 exact += x[row * d_in + k] * weight;
                 size += std::fabs(weight);
             }
-            float wanted = act(matrix.activation, exact + (matrix.bias ? bias[output] : 0));
+            float wanted = (float)act(matrix.activation, exact + (matrix.bias ? bias[output] : 0));
             if (adds) wanted += residual[row * d_out + output];
             // A value is rounded by half a step of 1/255 of a range that is below 12.
             if (std::fabs(y[row * d_out + output] - wanted) > 0.03f * size + 1e-3f) return false;
@@ -151,10 +137,5 @@ bool one(Drawn &draw) {
 }  // namespace
 
 int main(int argc, char **argv) {
-    const unsigned seed = argc > 1 ? (unsigned)std::atoi(argv[1]) : std::random_device{}();
-    std::printf("seed %u\n", seed);
-    Drawn draw{std::mt19937(seed)};
-    for (int i = 0; i < 300; i++)
-        if (!one(draw) || !packed(draw)) return std::printf("layer %d is wrong\n", i), 1;
-    std::printf("300 layers are right\n");
+    return layers<Random>(argc, argv, [](Random &draw) { return one(draw) && packed(draw); });
 }
