@@ -14,17 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ridgeline.device import jit
 from ridgeline.device.base import Device
 from ridgeline.device.recording import call
 from ridgeline.device.team import team
-from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops import calls
 from ridgeline.ops.declared import bytes_of, declare
 
-SOURCE = Path(__file__).with_name("native") / "dense.cpp"
-_ACTIVATIONS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
+SOURCE = calls.FOLDER / "dense.cpp"
 _FORMATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -40,11 +38,8 @@ class Plain:
 
 def plain_linear(x: Tensor, layer: Plain, residual: Tensor | None = None) -> Tensor:
     """The definition. x: [rows, d_in]; residual: [rows, d_out]. Returns [rows, d_out], all in x's format."""
-    bias = None if layer.bias is None else layer.bias.to(torch.float32)
-    y = functional.linear(x.to(torch.float32), layer.weight.to(torch.float32), bias)
-    if layer.activation is not None:
-        y = ACTIVATIONS[layer.activation](y)
-    return (y if residual is None else y + residual).to(x.dtype)
+    wide, weight = x.to(torch.float32), layer.weight.to(torch.float32)
+    return calls.defined(wide, weight, layer.bias, layer.activation, residual, x.dtype)
 
 
 class _Plain(ctypes.Structure):
@@ -81,8 +76,8 @@ class Native:
 
 
 def build(cache: Path | None) -> ctypes.CDLL:
-    """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
+    """As calls.library has it."""
+    return calls.library(SOURCE, cache)
 
 
 class Prepared:
@@ -95,14 +90,14 @@ class Prepared:
         if bias is not None:
             bias = bias.to(torch.float32).contiguous()
         self._held = (weight, bias)  # the structure below has only their addresses
-        self._d_out, self._d_in = weight.shape
+        d_out, d_in = self._shape = (weight.shape[0], weight.shape[1])
         self._told = _Plain(
             weight=weight.data_ptr(),
             bias=None if bias is None else bias.data_ptr(),
-            d_in=self._d_in,
-            d_out=self._d_out,
+            d_in=d_in,
+            d_out=d_out,
             format=_FORMATS[weight.dtype],
-            activation=_ACTIVATIONS[layer.activation],
+            activation=calls.NUMBERS[layer.activation],
             is_bfloat16=dtype is torch.bfloat16,
             team=team,
         )
@@ -110,15 +105,8 @@ class Prepared:
         self._run, self._dtype = run, dtype
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        rows = x.shape[0]
-        assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
-        y = torch.empty(rows, self._d_out, dtype=self._dtype)
-        before = None
-        if residual is not None:
-            assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
-            before = residual.data_ptr()
-        if call(self._run, self._at, x.data_ptr(), before, y.data_ptr(), rows):
-            raise MemoryError(f"no memory for the activations of {rows} rows")
+        y, before = calls.checked(x, residual, self._shape, self._dtype)
+        calls.written(y, call(self._run, self._at, x.data_ptr(), before, y.data_ptr(), len(y)))
         declare(lambda: bytes_of(x, *self._held, residual, y))
         return y
 

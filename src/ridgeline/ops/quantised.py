@@ -20,14 +20,13 @@ from ridgeline.device import jit
 from ridgeline.device.base import Device
 from ridgeline.device.recording import call, hold
 from ridgeline.device.team import team
-from ridgeline.ops.activation import ACTIVATIONS
+from ridgeline.ops import calls
 from ridgeline.ops.declared import bytes_of, declare
 from ridgeline.ops.gemv import LayerNorm
 from ridgeline.ops.norm import layer_norm_by_hand
 from ridgeline.ops.packed import LANES, Packed
 
-SOURCE = Path(__file__).with_name("native") / "linear.cpp"
-_NUMBERS: dict[str | None, int] = {None: 0, "gelu_new": 1, "gelu": 2, "relu": 3}
+SOURCE = calls.FOLDER / "linear.cpp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,7 @@ def rounded(x: Tensor) -> Tensor:
 
 def quantised_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
     """The definition. x: [rows, d_in]; residual: [rows, d_out]. Returns [rows, d_out], all in x's format."""
-    bias = None if layer.bias is None else layer.bias.to(torch.float32)
-    y = functional.linear(rounded(x), layer.weight.values(), bias)
-    if layer.activation is not None:
-        y = ACTIVATIONS[layer.activation](y)
-    return (y if residual is None else y + residual).to(x.dtype)
+    return calls.defined(rounded(x), layer.weight.values(), layer.bias, layer.activation, residual, x.dtype)
 
 
 def normed_linear(x: Tensor, layer: Layer, residual: Tensor | None = None) -> Tensor:
@@ -107,8 +102,8 @@ class Native:
     """The compiled library. `prepare` a layer once; what it returns multiplies."""
 
     def __init__(self, cache: Path | None, threads: int) -> None:
-        """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
-        library = _library(cache)
+        """cache: as calls.library has it. Raises CannotBuild."""
+        library = calls.library(SOURCE, cache)
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear: Any = library.ridgeline_linear
         self._linear.argtypes, self._linear.restype = (*(pointer,) * 5, size), ctypes.c_int
@@ -142,10 +137,6 @@ class Native:
         return Prepared(self._linear, self._gather, layer, dtype, self._team)
 
 
-def _library(cache: Path | None) -> ctypes.CDLL:
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
-
-
 class Prepared:
     """A layer as native code sees it."""
 
@@ -165,13 +156,13 @@ class Prepared:
             d_out=weight.d_out,
             strip_bytes=weight.strips.shape[1],
             bits=weight.bits,
-            activation=_NUMBERS[layer.activation],
+            activation=calls.NUMBERS[layer.activation],
             is_bfloat16=dtype is torch.bfloat16,
             team=team,
         )
         self._at = ctypes.addressof(self._told)
         self._linear, self._gather = linear, gather
-        self._dtype, self._d_in, self._d_out = dtype, weight.d_in, weight.d_out
+        self._dtype, self._shape = dtype, (weight.d_out, weight.d_in)
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         return self._run(x, None, residual)
@@ -182,15 +173,8 @@ class Prepared:
         return self._run(x, ctypes.addressof(self._norm), residual)
 
     def _run(self, x: Tensor, norm: int | None, residual: Tensor | None) -> Tensor:
-        rows = x.shape[0]
-        assert (x.dtype, x.shape[1], x.is_contiguous()) == (self._dtype, self._d_in, True), (x.dtype, x.shape)
-        y = torch.empty(rows, self._d_out, dtype=self._dtype)
-        before = None
-        if residual is not None:
-            assert (residual.dtype, residual.shape, residual.is_contiguous()) == (self._dtype, y.shape, True)
-            before = residual.data_ptr()
-        if call(self._linear, self._at, x.data_ptr(), norm, before, y.data_ptr(), rows):
-            raise MemoryError(f"no memory for the activations of {rows} rows")
+        y, before = calls.checked(x, residual, self._shape, self._dtype)
+        calls.written(y, call(self._linear, self._at, x.data_ptr(), norm, before, y.data_ptr(), len(y)))
         declare(lambda: bytes_of(x, *self._tensors, residual, y))
         return y
 
@@ -207,7 +191,7 @@ class Prepared:
 
     def _looked_up(self, ids: Tensor, other: int | None) -> Tensor:
         ids = _in_longs(ids)
-        y = torch.empty(len(ids), self._d_in, dtype=self._dtype)
+        y = torch.empty(len(ids), self._shape[1], dtype=self._dtype)
         call(self._gather, self._at, ids.data_ptr(), other, y.data_ptr(), len(ids))
         declare(lambda: bytes_of(ids, y) + int(y.numel() * self._told.bits / 8) * (1 if other is None else 2))
         return y
