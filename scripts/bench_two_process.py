@@ -1,6 +1,6 @@
 """What a process of its own for the engine costs: the same server with and without --in-process, loaded in turn.
 
-    python scripts/bench_two_process.py --rounds 5 --out records/RUN/run.json
+    python -m scripts.bench_two_process --rounds 5 --out records/RUN/run.json
 
 Random weights (speed does not depend on them), streamed greedy completions of a fixed length, all sent at once. Both
 servers run the whole time and one is loaded at a time, in alternating order (A B, B A, ...); the figure is the median
@@ -14,61 +14,28 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
-import psutil
+from scripts.servers import Running, serving
 
 from ridgeline.core.records import provenance, write_run
 
-START_S = 300  # until both servers are ready
 TURN_S = 600  # for one turn at most
 CLIENT = "aiohttp"
 
 
-@dataclass(frozen=True)
-class Running:
-    url: str
-    process: psutil.Process
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the server and the processes it started, so far."""
-        times = [one.cpu_times() for one in (self.process, *self.process.children(recursive=True))]
-        return float(sum(one.user + one.system for one in times))
-
-
-@contextlib.contextmanager
-def serving(arguments: argparse.Namespace, *flags: str) -> Iterator[Running]:
+def served(arguments: argparse.Namespace, *flags: str) -> contextlib.AbstractContextManager[Running]:
     options = {
         "--random-weights": arguments.shape, "--dtype": arguments.dtype, "--device": arguments.device,
-        "--host": "127.0.0.1", "--port": "0", "--kv-memory": arguments.kv_memory,
+        "--kv-memory": arguments.kv_memory,
     }  # fmt: skip
-    command = [sys.executable, "-m", "ridgeline", "serve", *(word for pair in options.items() for word in pair), *flags]
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
-        try:
-            yield Running(_address(process, said.fileno()), psutil.Process(process.pid))
-        finally:
-            process.terminate()
-
-
-def _address(process: subprocess.Popen[bytes], log: int) -> str:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        text = Path(f"/proc/self/fd/{log}").read_text("utf-8")
-        if (found := re.search(r"listening on (http://\S+)", text)) and "ready after" in text:
-            return found[1]
-        time.sleep(0.1)
-    raise SystemExit(f"a server did not start:\n{Path(f'/proc/self/fd/{log}').read_text('utf-8')}")
+    return serving(*(word for pair in options.items() for word in pair), *flags)
 
 
 async def turn(url: str, prompts: list[list[int]], new: int) -> float:
@@ -102,9 +69,9 @@ async def _stream(session: aiohttp.ClientSession, url: str, prompt: list[int], n
 
 def idle(servers: dict[str, Running], seconds: float = 1.0) -> dict[str, float]:
     """Cores that each server uses while nobody asks it anything."""
-    before = {name: server.cpu_s() for name, server in servers.items()}
+    before = {name: sum(server.cpu_s().values()) for name, server in servers.items()}
     time.sleep(seconds)
-    return {name: (server.cpu_s() - before[name]) / seconds for name, server in servers.items()}
+    return {name: (sum(server.cpu_s().values()) - before[name]) / seconds for name, server in servers.items()}
 
 
 def measure(arguments: argparse.Namespace, servers: dict[str, Running]) -> list[dict[str, Any]]:
@@ -113,9 +80,9 @@ def measure(arguments: argparse.Namespace, servers: dict[str, Running]) -> list[
         prompts = rng.integers(0, 50257, (arguments.in_flight, arguments.prompt)).tolist()
         for name in sorted(servers, reverse=bool(number % 2)):
             idle_cores = idle(servers)
-            before = {one: server.cpu_s() for one, server in servers.items()}
+            before = {one: sum(server.cpu_s().values()) for one, server in servers.items()}
             spent = asyncio.run(turn(servers[name].url, prompts, arguments.new))
-            cpu_s = {one: server.cpu_s() - before[one] for one, server in servers.items()}
+            cpu_s = {one: sum(server.cpu_s().values()) - before[one] for one, server in servers.items()}
             rate = arguments.in_flight * arguments.new / spent
             print(
                 f"round {number} {name:11s} {rate:8.1f} tokens/s, CPU {cpu_s[name]:.2f} s in {spent:.2f} s, "
@@ -154,7 +121,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     about = provenance(sys.argv)
-    with serving(arguments) as two, serving(arguments, "--in-process") as one:
+    with served(arguments) as two, served(arguments, "--in-process") as one:
         results = measure(arguments, {"in-process": one, "two-process": two})
     values = ratios(results)
     print(f"two-process / in-process: median {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
