@@ -15,15 +15,15 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from ridgeline.core.config import SECTIONS, kind_of
+from ridgeline.core.options import SECTIONS, kind_of
 from ridgeline.menu import MENU
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 HEAD = """# Options
 
 Every option of `ridgeline serve` and, but for the server's own, of `ridgeline generate` and `LLM(...)`. A TOML file
-given with `--config` has the same names. Written by scripts/option_reference.py from core/config.py and menu.py; do not
-edit it by hand.
+given with `--config` has the same names. Written by scripts/option_reference.py from core/options.py and menu.py; do
+not edit it by hand.
 """
 NAMES = {"int": "integer", "float": "number", "str": "text", "bool": "flag"}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ridgeline.core.config import SECTIONS, Config, parse_bytes
+from ridgeline.core.config import Config, parse_bytes
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from ridgeline.build import EngineOrder, make_engine
 from ridgeline.core.checkpoint import read_generation
-from ridgeline.core.config import Config, ServerOptions
+from ridgeline.core.config import Config
 from ridgeline.core.errors import BadRequest, ConfigError
 from ridgeline.core.logprobs import LogprobCollector, TokenLogprob
+from ridgeline.core.options import ServerOptions
 from ridgeline.core.params import SamplingParams, derive_seed
 from ridgeline.core.types import End, FinishReason, NewRequest, Timings, Tokens
 from ridgeline.engine.messages import Counters

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ridgeline.core.config import BatchingOptions
+from ridgeline.core.options import BatchingOptions
 from ridgeline.core.types import Sampling
 from tests.scheduler.stage import Stage
 from tests.scripted import naive

@@ -12,8 +12,9 @@ import typer
 from ridgeline.cli.environment import cache_dir, keyless
 from ridgeline.cli.laboratory import numbers, order_of, progress_bar
 from ridgeline.cli.options import model_flags, options
-from ridgeline.core.config import Config, ModelOptions
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import ModelOptions
 
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ridgeline.cli.options import options, read_toml
-from ridgeline.core.config import SECTIONS, Config, kind_of
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import SECTIONS, kind_of
 
 if TYPE_CHECKING:
     from ridgeline.build import EngineOrder

@@ -12,8 +12,9 @@ import typer
 from ridgeline.cli.environment import keyless
 from ridgeline.cli.laboratory import numbers, order_of, progress_bar
 from ridgeline.cli.options import model_flags, options
-from ridgeline.core.config import Config, ModelOptions
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import ModelOptions
 from ridgeline.core.records import provenance, write_run
 
 if TYPE_CHECKING:

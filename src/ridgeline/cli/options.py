@@ -1,6 +1,6 @@
 """From the configuration's fields to a command's options, and back to a Config. Knows no command.
 
-Every option of `serve` and `generate` is made from the fields of core/config.py; a TOML file (--config) has the same
+Every option of `serve` and `generate` is made from the fields of core/options.py; a TOML file (--config) has the same
 names. The command line wins over the file, the file over the defaults.
 """
 
@@ -15,8 +15,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ridgeline.core.config import SECTIONS, Config, ModelOptions, kind_of
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import SECTIONS, ModelOptions, kind_of
 
 
 def options(

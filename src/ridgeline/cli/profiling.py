@@ -14,8 +14,9 @@ import typer
 
 from ridgeline.cli.laboratory import order_of, progress_bar
 from ridgeline.cli.options import options
-from ridgeline.core.config import Config, ModelOptions
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import ModelOptions
 
 
 class Phase(StrEnum):

@@ -11,8 +11,9 @@ import typer
 
 from ridgeline.cli.accounting import EXIT_INTERRUPTED, measured
 from ridgeline.cli.options import options
-from ridgeline.core.config import Config, ModelOptions
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import ModelOptions
 
 if TYPE_CHECKING:
     from ridgeline.lab.ledger.measuring import LedgerOrder

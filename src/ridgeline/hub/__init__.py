@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from ridgeline.core.config import ModelOptions
 from ridgeline.core.errors import ModelError, did_you_mean
 from ridgeline.core.folder import check_folder, why_no_weights
+from ridgeline.core.options import ModelOptions
 from ridgeline.core.progress import Progress
 from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.hub.access import Access, HubError

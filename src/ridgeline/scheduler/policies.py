@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from ridgeline.core.config import BatchingOptions
 from ridgeline.core.errors import ConfigError
+from ridgeline.core.options import BatchingOptions
 from ridgeline.core.types import Ints
 from ridgeline.scheduler.job import Job
 from ridgeline.scheduler.queue import Queue

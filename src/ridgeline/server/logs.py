@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ridgeline.core.config import ServerOptions
+from ridgeline.core.options import ServerOptions
 
 MAX_VALUE = 200  # characters of a value in a text line
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ridgeline.core.config import SECTIONS, Config
+from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError, did_you_mean
+from ridgeline.core.options import SECTIONS
 from ridgeline.menu import MENU, chosen
 
 SEATS = 8
