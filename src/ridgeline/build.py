@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ridgeline.attending import Attending, Opening, choose_attention, determinism
 from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
@@ -93,8 +95,7 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     """
     clock = Stopwatch()
     report("importing torch", 0, 0)
-    from ridgeline.device.choose import choose, missing_cuda_hint
-    from ridgeline.device.kept import memory_rate
+    from ridgeline.device.choose import choose
     from ridgeline.runner.places import wrap_places
 
     clock.lap("import torch")
@@ -125,28 +126,39 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
     streamed = StepBytes.of_model(order.spec(), attending.formats(order.quantize, device))
+    info = engine_info(order, device, limits, plan, attending, streamed)
+    depth = order.config.batching.launches_in_flight
+    upkeep, meter = make_upkeep(runner, attending), Meter(streamed)
+    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep, meter)
+    return engine, structs.replace(info, notes=(*info.notes, *notes), start_ms=clock.laps_ms)
+
+
+def engine_info(
+    order: EngineOrder, device: Device, limits: EngineLimits, plan: MemoryPlan, attending: Attending,
+    streamed: StepBytes,
+) -> EngineInfo:  # fmt: skip
+    """What the front and the start log are told of an engine, but for what its start took."""
+    from ridgeline.device.choose import missing_cuda_hint
+    from ridgeline.device.kept import memory_rate
+
     rate = memory_rate(order.cache, device, streamed.turn)
-    info = EngineInfo(
+    return EngineInfo(
         model=order.name,
         dtype=str(device.dtype).removeprefix("torch."),
         device=device.name,
         max_model_len=limits.max_len,
-        vocab=model.spec.vocab,
+        vocab=order.spec().vocab,
         block_size=plan.block_size,
         num_blocks=plan.num_blocks,
         kv_block_bytes=plan.block_bytes,
         weight_bytes=plan.weights_bytes,
         memory_plan=plan.describe(),
         batching=order.config.batching.batching,
-        notes=(*filter(None, [missing_cuda_hint(), attending.note, advise(order, device, attending)]), *notes),
-        start_ms=clock.laps_ms,
+        notes=tuple(filter(None, [missing_cuda_hint(), attending.note, advise(order, device, attending)])),
+        start_ms={},
         memory_bytes_per_s=rate[0] if rate else None,
         memory_of=rate[1] if rate else None,
     )
-    depth = order.config.batching.launches_in_flight
-    upkeep, meter = make_upkeep(runner, attending), Meter(streamed)
-    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep, meter)
-    return engine, info
 
 
 @dataclass(frozen=True, slots=True)
