@@ -12,6 +12,7 @@ from ridgeline.attention.paged import Paged, PagedMeta
 from ridgeline.attention.paged_soon import PagedSoon
 from ridgeline.attention.reference import ReferenceMeta
 from ridgeline.device.cpu import CpuDevice
+from tests.attention.test_paged import is_held
 from tests.attention.test_reference import SPEC, Rows
 
 
@@ -25,12 +26,7 @@ def test_a_cache_goes_on_whoever_attends(dtype: torch.dtype, taken_after: int) -
         if turn == taken_after:
             attention.take()
         rows.step(step)
-    for row, held in rows.blocks.items():
-        for layer in range(SPEC.layers):
-            keys, values = rows.store.read(layer, held)
-            kept = rows.kept[row][layer]
-            assert torch.equal(keys[: len(kept)], torch.stack([k for k, _ in kept]))
-            assert torch.equal(values[: len(kept)], torch.stack([v for _, v in kept]))
+    is_held(rows)
 
 
 def test_who_plans_says_who_attends() -> None:
