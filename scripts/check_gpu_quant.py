@@ -25,6 +25,7 @@ from scripts.linear_cases import error_norm
 from scripts.quant_cases import PLACES, SCHEMES, WIDTHS, Held, copies, held, many_of, tiles, ways
 from torch import Tensor
 
+from ridgeline.ops.declared import bytes_of
 from ridgeline.ops.dependent_triton import CAN_DEPEND
 from ridgeline.ops.float8 import defined, scaled_products
 from ridgeline.ops.gemv import Layer, fused_linear
@@ -118,7 +119,7 @@ def _timed(bench: Bench, kept: list[Held], place: str, rows: int, prepare: Calla
             multiply(of, x, residual)
 
     weight = kept[0].weight
-    moved = sum(t.numel() * t.element_size() for t in (weight.words, weight.scales) if t is not None)
+    moved = bytes_of(*weight.parts)
     flops = 2 * rows * weight.d_in * weight.d_out
     return bench.timed(bench.capture(run), moved=moved, flops=flops, of=len(kept))
 

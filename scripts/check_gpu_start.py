@@ -12,6 +12,7 @@ model's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -78,7 +79,8 @@ def shape_of(name: str, spec: ModelSpec) -> tuple[int, ...]:
 
 
 def start(folder: Path, caches: Path, options: list[str]) -> dict[str, Any]:
-    """Seconds to /health and to /ready, and the laps that the server prints."""
+    """Seconds to /health, to /ready and until compiled kernels serve, what a request takes before and after that, and
+    the laps that the server prints."""
     port = _free_port()
     environment = os.environ | {
         "RIDGELINE_CACHE_DIR": str(caches / "ridgeline"), "TRITON_CACHE_DIR": str(caches / "triton"),
@@ -92,6 +94,8 @@ def start(folder: Path, caches: Path, options: list[str]) -> dict[str, Any]:
             health_s = _until(server, f"http://127.0.0.1:{port}/health", begun)
             ready_s = _until(server, f"http://127.0.0.1:{port}/ready", begun)
             first_s = _asked(port)
+            kernels_s = _taken(server, f"http://127.0.0.1:{port}/ready", begun)
+            later_s = _asked(port)
         finally:
             server.terminate()
             server.wait(30)
@@ -100,7 +104,8 @@ def start(folder: Path, caches: Path, options: list[str]) -> dict[str, Any]:
     laps = {match[1]: float(match[2]) for match in map(_LAP.match, text.splitlines()) if match is not None}
     if ready_s is None:
         return {"error": text.strip()[-600:]}
-    return {"health_s": health_s, "ready_s": ready_s, "first_answer_s": first_s, "laps_s": laps}
+    answers = {"first_answer_s": first_s, "kernels_s": kernels_s, "later_answer_s": later_s}
+    return {"health_s": health_s, "ready_s": ready_s} | answers | {"laps_s": laps}
 
 
 def _until(server: subprocess.Popen[bytes] | subprocess.Popen[str], url: str, begun: float) -> float | None:
@@ -110,6 +115,16 @@ def _until(server: subprocess.Popen[bytes] | subprocess.Popen[str], url: str, be
                 return round(time.perf_counter() - begun, 3)
         except OSError:  # not there yet, or 503
             time.sleep(0.01)
+    return None
+
+
+def _taken(server: subprocess.Popen[bytes] | subprocess.Popen[str], url: str, begun: float) -> float | None:
+    """When nothing is compiled beside service any more."""
+    while server.poll() is None and time.perf_counter() - begun < LONGEST_S:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if "beside" not in json.load(answer):
+                return round(time.perf_counter() - begun, 3)
+        time.sleep(0.05)
     return None
 
 

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ridgeline.core.cost import Formats, StepShape, step_costs, total
+from ridgeline.core.spec import GPT2_SHAPES
 from ridgeline.lab.ladder.file import read
 from ridgeline.lab.ladder.verdict import Line
 from ridgeline.lab.ladder.verdict import lines as ladder_lines
@@ -32,6 +34,8 @@ PEERS = (
     ("2026-11-23-skeleton-h100/batching-h100.json", "NVIDIA H100 80GB HBM3"),
 )
 GPU = "2026-11-26-mixed-h100"
+STARTS = "2026-11-26-starts-h100"
+SIZES = {"gpt2": "step-16", **{name: f"step-{name}" for name in ("gpt2-medium", "gpt2-large", "gpt2-xl")}}
 GPU_RUNS = (
     ("step", "bfloat16"),
     ("step-16", "16 steps a visit, 2 launches in flight"),
@@ -174,12 +178,36 @@ def cpu_peers() -> str:
     return head + lines(["", "Ridgeline", *names, "against the better"], rows)
 
 
+def sizes() -> str:
+    """Decode steps of every size of GPT-2 on a GPU, and their share of what reading their bytes alone allows."""
+    gbs = next(case["GB/s"] for group in load(f"{STARTS}/quant-few.json")["results"] for case in group["cases"]
+                if case["name"] == "read 5 GB")  # fmt: skip
+    formats, rows = Formats(16.0, 16, 16, "bfloat16", 0), []
+    for name, file in SIZES.items():
+        run, spec, cells = load(f"{STARTS}/{file}.json"), GPT2_SHAPES[name], []
+        for batch in (1, 64, 256):
+            rate = statistics.median(run["samples"][f"decode, batch {batch}, context 512"]["tokens_per_s"])
+            shape = StepShape.decode(batch, 512 + run["config"]["asked"]["steps"] // 2)
+            least_s = total(step_costs(spec, shape, formats)).streamed_bytes / gbs / 1e9
+            cells.append(f"{rate:,.0f} ({rate * least_s / batch:.0%})")
+        rows.append([name, *cells])
+    head = (
+        "Tokens a second of decode steps at context 512, bfloat16, 16 steps a visit and 2 launches in flight, and the "
+        f"share of what reading a step's weights and cache at the measured {gbs / 1000:.2f} TB/s allows:\n\n"
+    )
+    return head + lines(["", "batch 1", "batch 64", "batch 256"], rows)
+
+
 WAYS = ("none", "int8", "int4", "fp8")
 
 
 def quantised() -> str:
     """What all products of a decode step take on a GPU, each place by the fastest way there is, microseconds."""
-    groups = {group["group"]: group["cases"] for group in load(f"{GPU}/quant.json")["results"]}
+    groups = {
+        group["group"]: group["cases"]
+        for file in (f"{GPU}/quant", f"{STARTS}/quant-gpt2-int4", f"{STARTS}/quant-xl-int4")
+        for group in load(f"{file}.json")["results"]
+    }
     parts = []
     for model, layers in (("gpt2", 12), ("gpt2-xl", 48)):
         sums = {scheme: _products(groups[f"{model}-{scheme}"], layers) for scheme in WAYS}
@@ -236,6 +264,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policies": policies,
     "ladder": climbed,
     "gpu": on_gpu,
+    "gpusizes": sizes,
     "cpu": cpu_peers,
     "quantised": quantised,
     "gpuladder": gpu_ladder,

@@ -20,6 +20,8 @@ from ridgeline.device.cpu import CpuDevice
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, Scheme
+from ridgeline.ops.gemv import Layer, fused_linear, greedy_head
+from ridgeline.ops.sample import greedy
 from ridgeline.runner.forward import Eager
 from ridgeline.runner.graphs import NoGraphs, Replays
 from ridgeline.runner.inputs import Packing, Ragged
@@ -48,6 +50,21 @@ def lively(spec: ModelSpec, seed: int = 0, device: Device | None = None) -> GPT2
             for part in (block.qkv, block.attn_out, block.mlp_in, block.mlp_out):
                 weight_of(part).mul_(12.0)
     return model
+
+
+class Definitions:
+    """Kernels for few rows that are the definitions."""
+
+    most, dependent = 8, False
+
+    def linear(self, x: torch.Tensor, layer: Layer, residual: torch.Tensor | None = None) -> torch.Tensor:
+        return fused_linear(x, layer, residual)
+
+    def greedy_head(self, x: torch.Tensor, layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+        return greedy_head(x, layer)
+
+    def greedy(self, logits: torch.Tensor) -> torch.Tensor:
+        return greedy(logits)
 
 
 def weight_of(part: Any) -> torch.Tensor:

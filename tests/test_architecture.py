@@ -33,9 +33,23 @@ MAY = {
     "ahead": {"core", "menu", "engine"},
     "attending": {"core", "menu", "device", "ops", "attention", "runner"},
     "replaying": {"core", "menu", "device", "ops", "attention", "runner"},
+    "running": {
+        "core",
+        "menu",
+        "sizing",
+        "attending",
+        "replaying",
+        "device",
+        "ops",
+        "attention",
+        "models",
+        "runner",
+        "engine",
+    },
     "build": {
         "core",
         "menu",
+        "running",
         "kv",
         "scheduler",
         "sizing",
@@ -72,7 +86,7 @@ MAY = {
         "attending",
     },
 }
-TORCH = {"attending", "replaying", "device", "ops", "attention", "models", "runner", "build", "lab"}
+TORCH = {"attending", "replaying", "running", "device", "ops", "attention", "models", "runner", "build", "lab"}
 LIBRARIES = {
     "core": {"numpy"},
     "menu": set[str](),

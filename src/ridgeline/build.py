@@ -17,29 +17,30 @@ from msgspec import structs
 from ridgeline.attending import Attending, Opening, choose_attention, determinism
 from ridgeline.core import advice
 from ridgeline.core.checkpoint import read_spec
-from ridgeline.core.config import Config, parse_bytes
-from ridgeline.core.cost import StepBytes, resident_bytes
+from ridgeline.core.config import Config
+from ridgeline.core.cost import StepBytes
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.quantisation import saved_scheme
 from ridgeline.core.spec import GPT2_SHAPES, ModelSpec
-from ridgeline.core.steptime import StepTime
+from ridgeline.core.steptime import StepTime, TimedSteps
 from ridgeline.core.stopwatch import Stopwatch
 from ridgeline.engine.channel import Report
-from ridgeline.engine.engine import Engine, NullSink, Sink, Upkeep, Upkeeps
+from ridgeline.engine.engine import Engine, NullSink, Sink
 from ridgeline.engine.messages import EngineInfo
 from ridgeline.engine.meter import Meter
 from ridgeline.engine.profiling import NoProfiler, Profiler, Profiling
 from ridgeline.kv.ledger import Ledger
 from ridgeline.menu import chosen
-from ridgeline.replaying import choose_graphs
+from ridgeline.running import Running, coming_kernels, opening_on
 from ridgeline.scheduler.pace import Pace, Paced, Unpaced
 from ridgeline.scheduler.scheduler import Scheduler, SchedulerLimits
-from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares, useful_sequences
+from ridgeline.sizing import EngineLimits, engine_limits, pace_goal_ns, shares
 
 if TYPE_CHECKING:
     from ridgeline.device.base import Device
     from ridgeline.models.gpt2 import GPT2
     from ridgeline.models.linear import Scheme
+    from ridgeline.ops.coming import Coming
     from ridgeline.runner.memory import MemoryPlan
     from ridgeline.runner.places import Around
     from ridgeline.runner.runner import Runner
@@ -97,40 +98,50 @@ def make_engine(order: EngineOrder, report: Report, shared: Loaded | None = None
     report("importing torch", 0, 0)
     from ridgeline.device.choose import choose
     from ridgeline.runner.places import wrap_places
+    from ridgeline.runner.timing import time_steps
 
     clock.lap("import torch")
     options = order.config.model
+    device = choose(options.device, options.dtype, options.threads) if shared is None else shared.device
+    clock.lap("device")
+    spec, opening = order.spec(), opening_on(device, order.opening, order.quantize)
+    attending = choose_attention(order.config, spec, device, order.cache, opening)
+    coming = coming_kernels(device, attending, order.cache)
     if shared is None:
-        device = choose(options.device, options.dtype, options.threads)
-        clock.lap("device")
-        scheme, notes = make_scheme(order, device, report)
+        scheme, notes = make_scheme(order, device, report, coming)
     else:
-        device, notes = shared.device, shared.notes
+        notes = shared.notes
     clock.lap("kernels")
     around = outer_ranges(order.config)
-    limits = engine_limits(order.config, order.spec(), device.step_tokens)
-    attending = choose_attention(order.config, order.spec(), device, order.cache, order.opening)
-    plan = plan_engine_memory(order, limits, device, attending)
+    limits = engine_limits(order.config, spec, device.step_tokens)
+    running = Running(order.config, spec, device, limits, attending, order.quantize, order.cache)
+    plan = running.memory()
     scheduler = make_scheduler(order.config, limits, plan.num_blocks, plan.block_size)
     clock.lap("memory plan")
     report("loading weights", 0, 0)
     model = load_model(order, device, scheme, report) if shared is None else shared.model
     clock.lap("load weights")
     report("warming up", 0, 0)
-    runner = make_runner(order, model, device, limits, plan, attending)
-    runner.warm_up()
+    runner = running.runner(model, plan.num_blocks, later=coming is not None)
+    if coming is None:
+        runner.warm_up()
+    else:
+        runner.rehearse()
     clock.lap("warm up")
-    scheduler.keep(make_pace(order, device, attending, runner, limits))
+    paced: Callable[[TimedSteps | None], None] = lambda timed: scheduler.keep(make_pace(running, timed))  # noqa: E731
+    paced(None if pace_goal_ns(order.config, limits) is None else time_steps(runner))
     clock.lap("time steps")
     if around is not None:
         wrap_places(runner, around)
     profiler = make_profiler(order, runner)
-    streamed = StepBytes.of_model(order.spec(), attending.formats(order.quantize, device))
+    streamed = StepBytes.of_model(spec, attending.formats(order.quantize, device))
     info = engine_info(order, device, limits, plan, attending, streamed)
     depth = order.config.batching.launches_in_flight
-    upkeep, meter = make_upkeep(runner, attending), Meter(streamed)
-    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep, meter)
-    return engine, structs.replace(info, notes=(*info.notes, *notes), start_ms=clock.laps_ms)
+    upkeep = running.upkeep(model, runner, coming, paced, told=lambda text: report(text, 0, 0))
+    engine = Engine(scheduler, runner, time.perf_counter_ns, order.sink, depth, profiler, upkeep, Meter(streamed))
+    beside = "" if coming is None else "compiling kernels"
+    notes = (*info.notes, *notes)
+    return engine, structs.replace(info, notes=notes, start_ms=clock.laps_ms, beside=beside)
 
 
 def engine_info(
@@ -180,37 +191,19 @@ def load(order: EngineOrder, report: Report) -> Loaded:
     return Loaded(device, load_model(order, device, scheme, report), notes)
 
 
-def plan_engine_memory(order: EngineOrder, limits: EngineLimits, device: Device, attending: Attending) -> MemoryPlan:
-    from ridgeline.device.base import BYTES_OF
-    from ridgeline.runner.graphs import tokens_of
-    from ridgeline.runner.memory import graph_bytes, plan_memory, workspace_bytes
+def make_scheme(
+    order: EngineOrder, device: Device, report: Report, coming: Coming | None = None
+) -> tuple[Scheme, tuple[str, ...]]:
+    """How weights are held, and what the operator should know of it. coming: kernels that are compiled later; None:
+    now. Raises ConfigError."""
+    from ridgeline.models.linear_cuda import CudaDense
 
-    spec, kv_memory, block_size = order.spec(), order.config.limits.kv_memory, attending.block_size
-    packing = chosen("packing", order.config.batching.packing)
-    positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
-    workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
-    if device.captures and order.config.batching.graphs != "eager":
-        tokens = tokens_of(limits.budget)[-1]
-        workspace += graph_bytes(spec, limits.slots, tokens, limits.max_len, BYTES_OF[device.compute])
-    return plan_memory(
-        free_bytes=device.free_memory_bytes(),
-        weight_bytes=resident_bytes(spec, chosen("quantize", order.quantize).bits(device)),
-        block_bytes=attending.attention.block_bytes(spec, block_size, attending.kv_dtype),
-        workspace=workspace,
-        positions=positions,
-        slots=limits.slots,
-        useful_sequences=useful_sequences(order.config, limits.slots, given=kv_memory is not None),
-        max_model_len=limits.max_len,
-        block_size=block_size,
-        share_percent=device.kv_share_percent,
-        kv_memory=None if kv_memory is None else parse_bytes(kv_memory),
-    )
-
-
-def make_scheme(order: EngineOrder, device: Device, report: Report) -> tuple[Scheme, tuple[str, ...]]:
-    """How weights are held, and what the operator should know of it. Raises ConfigError."""
     report("preparing kernels", 0, 0)
-    scheme: Scheme = chosen("quantize", order.quantize).of(device, order.cache)
+    scheme: Scheme
+    if coming is None:
+        scheme = chosen("quantize", order.quantize).of(device, order.cache)
+    else:
+        scheme = CudaDense(coming, device.compute)
     return determinism(order.config).scheme(scheme, device), scheme.notes
 
 
@@ -226,34 +219,12 @@ def load_model(order: EngineOrder, device: Device, scheme: Scheme, report: Repor
     return load_gpt2(order.spec(), order.weights, scheme, device, progress)
 
 
-def make_runner(
-    order: EngineOrder, model: GPT2, device: Device, limits: EngineLimits, plan: MemoryPlan, attending: Attending
-) -> Runner:
-    """Raises ConfigError."""
-    from ridgeline.runner.runner import Runner
-    from ridgeline.runner.slots import Sizes
-
-    config = order.config
-    sizes = Sizes(limits.slots, limits.max_len, plan.num_blocks, plan.block_size, limits.budget)
-    packing = chosen("packing", config.batching.packing)()
-    graphs = choose_graphs(config, order.quantize, device, attending.attention, order.cache)
-    return Runner(model, attending.attention, packing, device, sizes, attending.kv_dtype, graphs)
-
-
 def outer_ranges(config: Config) -> Around | None:
     """Names the model's places for nsys and ncu, if that was asked for. Raises ConfigError where torch cannot."""
     from ridgeline.device.trace import NvtxRanges
     from ridgeline.runner.places import ranged
 
     return ranged(NvtxRanges()) if config.server.nvtx else None
-
-
-def make_upkeep(runner: Runner, attending: Attending) -> Upkeep:
-    """What is made ready between steps: what the runner replays, and a kernel that is still being compiled."""
-    from ridgeline.attention.native_soon import Soon
-
-    attention = attending.attention
-    return Upkeeps((attention, runner)) if isinstance(attention, Soon) else runner
 
 
 def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
@@ -264,16 +235,13 @@ def make_profiler(order: EngineOrder, runner: Runner) -> Profiler:
     return Profiling(Recorder(runner), order.profiles, time.perf_counter_ns)
 
 
-def make_pace(order: EngineOrder, device: Device, attending: Attending, runner: Runner, limits: EngineLimits) -> Pace:
-    """How much of prompts a step takes where others decode in it; two steps are timed for it, if it is wanted."""
-    from ridgeline.runner.timing import time_steps
-
-    goal_ns = pace_goal_ns(order.config, limits)
-    timed = None if goal_ns is None else time_steps(runner)
+def make_pace(running: Running, timed: TimedSteps | None) -> Pace:
+    """How much of prompts a step takes where others decode in it, by two steps that were timed."""
+    goal_ns = pace_goal_ns(running.config, running.limits)
     if goal_ns is None or timed is None:
         return Unpaced()
-    formats = attending.formats(order.quantize, device)
-    return Paced(goal_ns, StepTime.fitted(order.spec(), formats, limits.max_len // 2, timed))
+    formats = running.attending.formats(running.quantize, running.device)
+    return Paced(goal_ns, StepTime.fitted(running.spec, formats, running.limits.max_len // 2, timed))
 
 
 def advise(order: EngineOrder, device: Device, attending: Attending) -> str | None:

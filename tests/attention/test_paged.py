@@ -19,6 +19,16 @@ from tests.attention.test_reference import BLOCK, NUM_BLOCKS, SPEC, Rows
 CPU = CpuDevice(torch.float32)
 
 
+def is_held(rows: Rows) -> None:
+    """Every key and value that was given, as the cache's format has it."""
+    for row, held in rows.blocks.items():
+        for layer in range(SPEC.layers):
+            keys, values = rows.store.read(layer, held)
+            kept = rows.kept[row][layer]
+            assert torch.equal(keys[: len(kept)], torch.stack([k for k, _ in kept]))
+            assert torch.equal(values[: len(kept)], torch.stack([v for _, v in kept]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_prompts_chunks_and_single_tokens_in_any_mix(dtype: torch.dtype) -> None:
     rows = Rows(Paged(), dtype)
@@ -27,12 +37,7 @@ def test_prompts_chunks_and_single_tokens_in_any_mix(dtype: torch.dtype) -> None
     rows.step({2: 6, 3: 1, 0: 1, 4: 4})
     rows.step({0: 1, 1: 1, 2: 1, 3: 1, 4: 1})
     rows.step({4: 2, 0: 1})
-    for row, held in rows.blocks.items():
-        for layer in range(SPEC.layers):
-            keys, values = rows.store.read(layer, held)
-            kept = rows.kept[row][layer]
-            assert torch.equal(keys[: len(kept)], torch.stack([k for k, _ in kept]))
-            assert torch.equal(values[: len(kept)], torch.stack([v for _, v in kept]))
+    is_held(rows)
 
 
 def test_scales_of_a_model() -> None:

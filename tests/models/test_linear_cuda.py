@@ -9,15 +9,15 @@ import torch
 
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear import Dense, LinearSpec, Scheme, whole
-from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised
+from ridgeline.models.linear_cuda import CudaDense, CudaHead, CudaQuantised, pays_up_to
 from ridgeline.models.many_rows import Hold, holding
 from ridgeline.ops.float8 import Dynamic, by_row, quantised
-from ridgeline.ops.gemv import Chosen, FewRows
+from ridgeline.ops.gemv import Chosen, FewRows, Layer, fused_linear
 from ridgeline.ops.linear import linear
 from ridgeline.ops.sample import greedy
 from ridgeline.ops.turns import Begun
-from ridgeline.ops.words import QUANTISE
-from tests.tensors import TINY, cpu
+from ridgeline.ops.words import FLOAT8, INT4, INT8, PLAIN, QUANTISE, Words
+from tests.tensors import TINY, Definitions, cpu
 
 VOCAB, WIDTH = 70, 64
 
@@ -106,6 +106,36 @@ def test_a_tied_vocabulary_is_padded_once() -> None:
     held[5] = 7.0
     assert torch.equal(embedding(torch.tensor([5])), torch.full((1, WIDTH), 7.0))
     assert held.untyped_storage().nbytes() == 128 * WIDTH * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "d_out", "d_in", "most"),
+    [
+        ("plain", 2304, 768, 8), ("plain", 1024, 4096, 4), ("plain", 4800, 1600, 2), ("plain", 50304, 768, 2),
+        ("plain", 50304, 1600, 1), ("int8", 768, 3072, 4), ("int8", 6400, 1600, 2), ("int8", 1600, 6400, 1),
+        ("fp8", 50304, 1600, 0), ("int4", 2304, 768, 4), ("int4", 768, 3072, 1), ("int4", 6400, 1600, 1),
+        ("int4", 1600, 6400, 0),
+    ],
+)  # fmt: skip
+def test_kernels_for_few_rows_multiply_as_many_as_they_pay_for(name: str, d_out: int, d_in: int, most: int) -> None:
+    """Of no values: only what a matrix is counts."""
+    kind = {"plain": PLAIN, "int8": INT8, "int4": INT4, "fp8": FLOAT8}[name]
+    assert pays_up_to(Words(torch.empty(d_out, 0), None, d_in, kind)) == most
+
+
+def test_more_rows_than_pay_take_the_other_way() -> None:
+    calls: list[int] = []
+
+    class Watched(Definitions):
+        def linear(self, x: torch.Tensor, layer: Layer, residual: torch.Tensor | None = None) -> torch.Tensor:
+            calls.append(x.shape[0])
+            return fused_linear(x, layer, residual)
+
+    scheme = CudaQuantised(QUANTISE["int4"], Chosen(Watched(), ""), torch.float32)
+    norm, multiply = with_norm(scheme, LinearSpec("in", ("up",), WIDTH, 96))
+    for rows in range(1, 8):
+        multiply(norm(torch.randn(rows, WIDTH)))  # type: ignore[operator]
+    assert calls == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", QUANTISE)

@@ -10,6 +10,7 @@ import torch
 
 from ridgeline.ops import words
 from ridgeline.ops.gemv import choose, few_rows
+from ridgeline.ops.packed import Packed
 from ridgeline.ops.words import Words
 
 
@@ -67,7 +68,7 @@ def test_the_oldest_gpus_and_cpus_have_none() -> None:
     assert few_rows(torch.device("cpu"), torch.float32).kernels is None
 
 
-@pytest.mark.parametrize(("pack", "error"), [(words.int8, 0.01), (words.int4, 0.15), (words.float8, 0.04)])
+@pytest.mark.parametrize(("pack", "error"), [(words.int8, 0.01), (words.int4, 0.09), (words.float8, 0.04)])
 @pytest.mark.parametrize("shape", [(5, 256), (3, 300), (1, 1)])
 def test_words_hold_what_was_packed(
     pack: Callable[[torch.Tensor], Words], error: float, shape: tuple[int, int]
@@ -80,3 +81,15 @@ def test_words_hold_what_was_packed(
     assert torch.equal(found[0], weight[0])
     assert float((found - weight).norm()) <= error * float(weight.norm())
     assert torch.equal(pack(found).values(), found) or pack is not words.int8
+
+
+@pytest.mark.parametrize("shape", [(5, 256), (40, 300), (17, 1600), (1, 1)])
+def test_four_bits_are_those_of_a_cpu(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same codes, multipliers and scales, in the order of a GPU, in however many pieces they were rounded."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * 0.02
+    weight[0] = 0.0
+    weight[-1, ::7] *= 30.0
+    monkeypatch.setattr(words, "_PIECE", 4 * shape[1])
+    held = words.int4(weight)
+    torch.testing.assert_close(held.values(), Packed.of(weight, 4).values(), atol=1e-7, rtol=1e-5)
+    assert torch.equal(held.cut(2).values(), held.values()[:2])

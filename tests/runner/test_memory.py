@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from ridgeline.attending import Attending
+from ridgeline.attention.paged import Paged
 from ridgeline.core.config import Config
 from ridgeline.core.errors import ConfigError
 from ridgeline.core.spec import GPT2_SHAPES
+from ridgeline.device.cpu import CpuDevice
+from ridgeline.runner.graphs import count_of
 from ridgeline.runner.inputs import Padded, Ragged
 from ridgeline.runner.memory import MemoryPlan, graph_bytes, plan_memory, workspace_bytes
+from ridgeline.running import Running
 from ridgeline.sizing import engine_limits, useful_sequences
 
 GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
@@ -18,7 +25,7 @@ GIB, SPEC = 1 << 30, GPT2_SHAPES["gpt2"]
 
 def plan(**changes: Any) -> MemoryPlan:
     given: dict[str, Any] = {
-        "free_bytes": 8 * GIB, "weight_bytes": 2 * SPEC.parameters, "workspace": GIB,
+        "free_bytes": 8 * GIB, "weight_bytes": 2 * SPEC.parameters, "workspace": GIB, "graphs": 0,
         "positions": 2048, "slots": 256, "useful_sequences": 256, "max_model_len": 1024,
         "block_size": 16, "share_percent": 50,
     }  # fmt: skip
@@ -108,5 +115,48 @@ def test_padded_rows_are_planned_for() -> None:
 
 
 def test_captured_steps_grow_with_the_rows_and_are_small_beside_a_step_with_prompts() -> None:
-    few, many = (graph_bytes(SPEC, rows, 512, 1024, 2) for rows in (8, 256))
-    assert few < many < graph_bytes(SPEC, 256, 2048, 1024, 2) < workspace_bytes(SPEC, 2048, 256, 1024, 2)
+    few, many = (graph_bytes(SPEC, rows, 512, 1024, 2, 0) for rows in (8, 256))
+    assert few < many < graph_bytes(SPEC, 256, 2048, 1024, 2, 0) < workspace_bytes(SPEC, 2048, 256, 1024, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "measured_mib"),
+    [("gpt2", 93, 122), ("gpt2", 57, 92), ("gpt2-medium", 93, 148), ("gpt2-xl", 93, 202)],
+)
+def test_what_the_driver_was_seen_to_take_for_graphs_is_planned_for(shape: str, count: int, measured_mib: int) -> None:
+    """records/2026-11-26-starts-h100/memory.json."""
+    spec = GPT2_SHAPES[shape]
+    none = graph_bytes(spec, 256, 2048, 1024, 2, 0) - graph_bytes(spec, 256, 2048, 1024, 2, -1)
+    first = (72 << 20) + count * none
+    assert measured_mib <= first / 2**20 < 1.5 * measured_mib
+
+
+class Capturing(CpuDevice):
+    captures = True
+
+    def free_memory_bytes(self) -> int:
+        return 4 * GIB
+
+
+def test_a_device_that_captures_reserves_room_for_graphs_and_says_so() -> None:
+    device, config = Capturing(torch.float32), Config.of(max_num_seqs=32, attention="paged")
+    limits = engine_limits(config, SPEC, 2048)
+    attending = Attending(Paged(), torch.float32, 64)
+    running = Running(config, SPEC, device, limits, attending, "none", None)
+    found, eager = running.memory(), replace(running, config=Config.of(graphs="eager", max_num_seqs=32)).memory()
+    assert count_of(32, limits.budget) == 4 * (7 + 9 * 2)
+    assert found.graphs_bytes == graph_bytes(SPEC, 32, 2048, 1024, 4, count_of(32, limits.budget))
+    assert found.graphs_bytes > 100 << 20
+    assert (
+        f"workspace {found.workspace_bytes / (1 << 20):.1f} MiB, graphs {found.graphs_bytes / (1 << 20):.1f} MiB, KV"
+        in (found.describe())
+    )
+    assert eager.graphs_bytes == 0
+    assert "graphs" not in eager.describe()
+    assert eager.workspace_bytes == found.workspace_bytes
+    assert eager.num_blocks > found.num_blocks
+
+
+def test_a_memory_that_graphs_fill_names_them() -> None:
+    with pytest.raises(ConfigError, match=r"workspace 1.00 GiB with captured steps 7.00 GiB of .* take --graphs eager"):
+        plan(graphs=7 * GIB)

@@ -80,6 +80,14 @@ class Paged:
             raise CannotAttend("this GPU does not compute with 8-bit floats; int8 takes as much memory")
         return Paged()
 
+    @staticmethod
+    def open_soon(spec: ModelSpec, dtype: torch.dtype, device: Device, cache: Path | None) -> Paged:
+        """Where Triton compiles, and the cache has no scales: plain torch attends until kernels are taken."""
+        from ridgeline.attention.paged_soon import PagedSoon
+
+        opened = Paged.open(spec, dtype, device, cache)
+        return PagedSoon() if is_triton(device) and dtype not in SCALED else opened
+
     def allows(self, block_size: int) -> bool:
         return block_size >= 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -131,6 +131,11 @@ class Reference(Unscaled):
     def store(
         self, spec: ModelSpec, num_blocks: int, block_size: int, dtype: torch.dtype, device: Device
     ) -> PagedStore:
+        self._prepare(spec, block_size, dtype, device)
+        self._store = PagedStore(spec, num_blocks, block_size, dtype, self._device)
+        return self._store
+
+    def _prepare(self, spec: ModelSpec, block_size: int, dtype: torch.dtype, device: Device) -> None:
         self._spec, self._block_size, self._dtype = spec, block_size, dtype
         self._upload, self._device = device.upload, device.torch_device
         on_cpu = self._device.type == "cpu"
@@ -139,9 +144,7 @@ class Reference(Unscaled):
         self._work = torch.float32 if on_cpu else dtype
         self._capacity = self._group_tokens or (CPU_GROUP_TOKENS if on_cpu else GPU_GROUP_TOKENS)
         self._scales = [score_scale(spec, layer) for layer in range(spec.layers)]
-        self._store = PagedStore(spec, num_blocks, block_size, dtype, self._device)
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-        return self._store
 
     def plan(self, batch: Batch, into: ReferenceMeta | None = None) -> ReferenceMeta:
         assert into is None, "the reference is not captured: its shapes differ from step to step"
@@ -168,7 +171,7 @@ class Reference(Unscaled):
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, meta: ReferenceMeta) -> Tensor:
         # Rounded before use, so that a prompt in chunks sees the same keys as a whole one.
         k, v = self._rounded(k), self._rounded(v)
-        self._store.write(layer, meta.writes, k, v)
+        self._write(layer, meta.writes, k, v)
         out = torch.empty_like(q)
         for single in meta.singles:
             if single.tokens is None:
@@ -234,8 +237,8 @@ class Reference(Unscaled):
 
     def _attend_single(self, layer: int, q: Tensor, single: Single) -> Tensor:
         rows = q.shape[0]
-        k = self._gather("keys", self._store.keys[layer], single.blocks, rows, single.length)
-        v = self._gather("values", self._store.values[layer], single.blocks, rows, single.length)
+        k = self._gather("keys", layer, single.blocks, rows, single.length)
+        v = self._gather("values", layer, single.blocks, rows, single.length)
         query = q.to(self._work)[:, :, None, :]  # [rows, heads, 1, head_dim]
         out = self._sdpa(query, k, v, attn_mask=single.mask, scale=self._scales[layer])
         return out[:, :, 0, :]  # [rows, heads, head_dim]
@@ -247,13 +250,17 @@ class Reference(Unscaled):
             key, value = (t.to(self._work).transpose(0, 1)[None] for t in (k, v))
             out = self._sdpa(query, key, value, is_causal=True, scale=scale)
         else:
-            key = self._gather("keys", self._store.keys[layer], span.blocks, 1, span.context)
-            value = self._gather("values", self._store.values[layer], span.blocks, 1, span.context)
+            key = self._gather("keys", layer, span.blocks, 1, span.context)
+            value = self._gather("values", layer, span.blocks, 1, span.context)
             out = self._sdpa(query, key, value, attn_mask=span.mask, scale=scale)
         return out[0].transpose(0, 1)  # [queries, heads, head_dim]
 
-    def _gather(self, kind: str, cache: Tensor, blocks: Tensor, rows: int, length: int) -> Tensor:
+    def _write(self, layer: int, at: Tensor, k: Tensor, v: Tensor) -> None:
+        self._store.write(layer, at, k, v)
+
+    def _gather(self, kind: Literal["keys", "values"], layer: int, blocks: Tensor, rows: int, length: int) -> Tensor:
         """[rows, heads, length, head_dim] in the working format. Written over by the next gather of this kind."""
+        cache: Tensor = getattr(self._store, kind)[layer]
         count, width = blocks.shape[0], cache.shape[1]
         found = self._buffer(kind, self._dtype, count, width)
         torch.index_select(cache, 0, blocks, out=found)

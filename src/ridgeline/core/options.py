@@ -47,7 +47,7 @@ class ModelOptions:
         "none",
         "Weights in fewer bits, so that a step reads less; tokens change. none: as the checkpoint has them, in "
         "integers if `ridgeline quantize` saved it. int8: 8 bits a weight. int4: 4.25, with a multiplier for every "
-        "16 inputs (a scale for every 128 on a GPU). fp8: 8-bit floats, on NVIDIA GPUs that have them. On a CPU "
+        "16 inputs. fp8: 8-bit floats, on NVIDIA GPUs that have them. On a CPU "
         "activations are rounded to 8 bits too, and a C++ compiler should be installed; the first start compiles "
         "for some seconds. On a GPU it pays for few requests at a time.",
         choices=tuple(MENU["quantize"]),

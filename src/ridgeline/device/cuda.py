@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any
 
@@ -65,7 +66,7 @@ class CudaDevice:
             self._tried(calls[0])  # alone, because it loads the compiler and its driver
         with ThreadPoolExecutor(min(COMPILERS, os.cpu_count() or 1), "compile") as pool:
             for call in calls[1:]:
-                pool.submit(self._tried, call)
+                pool.submit(copy_context().run, self._tried, call)  # what counts for the caller counts there too
             yield
         self.synchronize()
 

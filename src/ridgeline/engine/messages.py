@@ -1,7 +1,7 @@
 """What crosses the process boundary, and its bytes (msgpack). Knows no socket and no tensor.
 
 In: Submit, Abort, Ping, AskProfile, AskTimings. Out: while starting Progress, then Ready or Failed; while serving Step,
-Refused, Pong, Profiled and TimingsNow.
+Refused, Pong, Profiled, TimingsNow, and a Progress when what EngineInfo has as `beside` is over.
 Arrays travel as raw little-endian bytes, so that a step of 256 tokens costs microseconds, not one object a token.
 """
 
@@ -138,7 +138,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
 
     memory_bytes_per_s: that its steps can read at most, memory_of: in words, and whose they are; None: nobody knows.
     ahead_ms: from the start of the engine's own process until it was prepared to build anything, ahead_waited_ms: the
-    part of it for which its order waited.
+    part of it for which its order waited. beside: what is still done while it serves; a Progress says when it is over.
     """
 
     model: str
@@ -158,6 +158,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     memory_of: str | None = None
     ahead_ms: float = 0.0
     ahead_waited_ms: float = 0.0
+    beside: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True):

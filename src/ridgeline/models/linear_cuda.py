@@ -8,6 +8,7 @@ waits for the norm behind it: one kernel takes 2.2 us at 256 rows, and two take 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import torch
@@ -18,22 +19,44 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ridgeline.models.linear import DenseEmbedding, Embedding, LinearSpec, Norm, Promise, whole
 from ridgeline.models.many_rows import Deferred, Hold, Library, Many, Sum, Unnormed, Widened
 from ridgeline.ops import words
-from ridgeline.ops.gemv import Chosen, FewRows, Layer, LayerNorm, layer
+from ridgeline.ops.gemv import Choice, FewRows, Layer, LayerNorm, layer
 from ridgeline.ops.lazy import Lazy
 from ridgeline.ops.sample import greedy
-from ridgeline.ops.words import Words
+from ridgeline.ops.words import FLOAT8, INT4, INT8, PLAIN, Words
 
 FEW = 8
-"""Rows up to which Triton's kernels multiply."""
+"""Rows up to which Triton's kernels for few rows multiply, where they pay."""
+_SIDES, _LONG = (768, 1280), 2048
+_LAYERS: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    PLAIN: ((8, 4, 2), (8, 4, 2)),
+    INT8: ((4, 2, 2), (4, 1, 1)),
+    FLOAT8: ((4, 2, 2), (4, 1, 1)),
+    INT4: ((4, 1, 1), (1, 0, 0)),
+}
+"""Rows up to which they do on an H100, by the shorter side of a matrix (_SIDES, and more): with rows of up to _LONG
+values, and with longer ones. All weights of a program wait in registers, so a long row, a large matrix and many values
+in a word cost more for each row of x than they do elsewhere; where registers overflow, up to fifty times as much
+(records/2026-11-26-starts-h100). The shorter side is a layer's width, the same for all of its matrices: a layer that
+goes both ways loses what each way joins."""
+_MANY_OUT, _MANY_VALUES = 16384, 40_000_000
+_HEADS: dict[int, tuple[int, int]] = {PLAIN: (2, 1), INT8: (2, 0), FLOAT8: (2, 0), INT4: (1, 0)}
+"""The same for a vocabulary: of up to so many values, and of more."""
 VOCAB = ("vocab",)
 PAD = 64
 """A vocabulary is a multiple of this where the library multiplies."""
 
 
-class CudaLinear:
-    """few: kernels for so many rows as `most`; None: there are none."""
+def pays_up_to(weight: Words) -> int:
+    """Rows that kernels for few rows are the better way for."""
+    if weight.d_out > _MANY_OUT:
+        return _HEADS[weight.kind][weight.d_in * weight.d_out > _MANY_VALUES]
+    return _LAYERS[weight.kind][weight.d_in > _LONG][bisect_left(_SIDES, min(weight.d_in, weight.d_out))]
 
-    def __init__(self, of: Layer, norm: Norm | None, few: FewRows | None, most: int, many: Many) -> None:
+
+class CudaLinear:
+    """few: kernels for up to `most` rows, looked at in every call, because they may come later."""
+
+    def __init__(self, of: Layer, norm: Norm | None, few: Choice, most: int, many: Many) -> None:
         self._layer, self._norm, self._few, self._most, self._many = of, norm, few, most, many
 
     def __call__(self, x: Tensor | Unnormed, residual: Promise | None = None) -> Promise:
@@ -44,12 +67,13 @@ class CudaLinear:
         y = self._many(x)
         if left is None:
             return y
-        return y.add_(left) if self._few is None else Sum(y, left)
+        return y.add_(left) if self._few.kernels is None else Sum(y, left)
 
     def _kernels(self, x: Tensor | Unnormed) -> FewRows | None:
         """Those that do all of it, or none."""
         rows, norm = (x.x.shape[0], x.norm) if isinstance(x, Unnormed) else (x.shape[0], None)
-        return self._few if 0 < rows <= self._most and norm is self._norm else None
+        few = self._few.kernels
+        return few if few is not None and 0 < rows <= min(self._most, few.most) and norm is self._norm else None
 
 
 class CudaHead(CudaLinear):
@@ -64,21 +88,22 @@ class CudaHead(CudaLinear):
         kernels = self._kernels(x)
         if kernels is not None:
             return kernels.greedy_head(whole(x.x) if isinstance(x, Unnormed) else x, self._layer)
-        logits = self(x)
-        return logits, greedy(logits) if self._few is None else self._few.greedy(logits)
+        logits, few = self(x), self._few.kernels
+        return logits, greedy(logits) if few is None else few.greedy(logits)
 
 
 class CudaEmbedding(DenseEmbedding):
-    """A table whose rows a kernel looks up together with those of another."""
+    """A table whose rows a kernel looks up together with those of another, if there is one."""
 
-    def __init__(self, weight: Tensor, compute: torch.dtype, few: FewRows) -> None:
+    def __init__(self, weight: Tensor, compute: torch.dtype, few: Choice) -> None:
         super().__init__(weight, compute)
         self._few = few
 
     def plus(self, ids: Tensor, other: Embedding, places: Tensor) -> Tensor:
-        if not isinstance(other, CudaEmbedding):
+        few = self._few.kernels
+        if few is None or not isinstance(other, CudaEmbedding):
             return self(ids) + other(places)
-        added: Tensor = _SUM_OF_ROWS(self._weight, ids, other._weight, places, self._compute, self._few.dependent)
+        added: Tensor = _SUM_OF_ROWS(self._weight, ids, other._weight, places, self._compute, few.dependent)
         return added
 
 
@@ -86,25 +111,20 @@ _SUM_OF_ROWS = Lazy("ridgeline.ops.embed_triton", "sum_of_rows")
 
 
 class CudaDense:
-    """Weights as they are. chosen: kernels for few rows, up to `most`, or none and why."""
+    """Weights as they are. few: kernels for few rows, up to `most`, or none and why."""
 
     row_invariant = False
 
-    def __init__(self, chosen: Chosen, compute: torch.dtype, most: int = FEW) -> None:
-        few = chosen.kernels
-        self._few, self._compute = few, compute
-        self._most = 0 if few is None else min(most, few.most)
-        self.notes: tuple[str, ...] = () if few is not None else (chosen.note,)
+    def __init__(self, few: Choice, compute: torch.dtype, most: int = FEW) -> None:
+        self._few, self._compute, self._most = few, compute, most
+        self.notes: tuple[str, ...] = () if few.kernels is not None else (few.note,)
         self._padded = WeakTensorKeyDictionary()  # a tied head and its embedding share a copy
 
     def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
         return Deferred(LayerNorm(weight, bias, eps))
 
     def embedding(self, weight: Tensor) -> Embedding:
-        held = self._padded_rows(weight)[: weight.shape[0]]
-        return (
-            DenseEmbedding(held, self._compute) if self._few is None else CudaEmbedding(held, self._compute, self._few)
-        )
+        return CudaEmbedding(self._padded_rows(weight)[: weight.shape[0]], self._compute, self._few)
 
     def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, CudaLinear]:
         return self.embedding(weight), self.linear(spec, weight, None)
@@ -122,7 +142,7 @@ class CudaDense:
         norm = spec.norm.given if isinstance(spec.norm, Deferred) else None
         of = layer(held.cut(spec.d_out), None if bias is None else bias[: spec.d_out], norm, spec.activation)
         kind = CudaHead if spec.parts == VOCAB else CudaLinear
-        return kind(of, spec.norm, self._few, self._most, many)
+        return kind(of, spec.norm, self._few, min(self._most, pays_up_to(held)), many)
 
     def _held(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> tuple[Words, Many]:
         """weight, bias: padded, where they are to be."""
@@ -142,10 +162,10 @@ class CudaQuantised(CudaDense):
     """Weights in fewer bits, the embedding as it is. pack: ops.words.QUANTISE. hold: for many rows. notes: of that."""
 
     def __init__(
-        self, pack: Callable[[Tensor], Words], chosen: Chosen, compute: torch.dtype, most: int = FEW,
+        self, pack: Callable[[Tensor], Words], few: Choice, compute: torch.dtype, most: int = FEW,
         hold: Hold = Widened, notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        super().__init__(chosen, compute, most)
+        super().__init__(few, compute, most)
         self._pack, self._hold = pack, hold
         self.notes += notes
 

@@ -15,7 +15,8 @@ from ridgeline.models.many_rows import Hold, holding
 from ridgeline.ops.float8 import scaled_products
 from ridgeline.ops.gemv import few_rows, has_float8
 from ridgeline.ops.many import many_rows
-from ridgeline.ops.words import GROUP, QUANTISE
+from ridgeline.ops.packed import BITS
+from ridgeline.ops.words import QUANTISE
 
 
 def on_gpu(device: Device) -> bool:
@@ -39,7 +40,7 @@ class AsStored:
 
 
 class _Packed:
-    """on_cpu: what a CPU does; None: nothing. gpu_bits: of a weight on a GPU, scales of groups included."""
+    """on_cpu: what a CPU does; None: nothing. gpu_bits: of a weight on a GPU, multipliers included."""
 
     exact = False
     name: ClassVar[str]
@@ -82,7 +83,7 @@ class Int8(_Packed):
 
 
 class Int4(_Packed):
-    name, on_cpu, gpu_bits = "int4", quantised.Int4, 4.0 + 32 / GROUP
+    name, on_cpu, gpu_bits = "int4", quantised.Int4, BITS[4]
 
 
 class Float8(_Packed):

@@ -106,9 +106,19 @@ def greedy_head(x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     return logits, torch.argmax(logits, -1)
 
 
+class Choice(Protocol):
+    """kernels: None: there are none for this device, or not yet. note: which, and why not better ones."""
+
+    @property
+    def kernels(self) -> FewRows | None: ...
+
+    @property
+    def note(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """kernels: None: there are none for this device. note: which, and why not better ones."""
+    """A Choice that stays as it is."""
 
     kernels: FewRows | None
     note: str

@@ -81,13 +81,29 @@ def _unpacked(word, nth, KIND: tl.constexpr):
     return value
 
 
+@triton.jit
+def multipliers_at(row, first, WIDE: tl.constexpr):
+    """Where the multipliers of WIDE words of some rows are, [rows, WIDE / 8]: as many as threads have 16 bytes of
+    words. row: [rows, 1], where its multipliers begin; first: the first of these words in it, a multiple of 64."""
+    return row + first // 32 + tl.arange(0, WIDE // 8)[None, :] // 4
+
+
+@triton.jit
+def multiplier(held, nth, HIGH: tl.constexpr, WIDE: tl.constexpr):
+    """What the nth value of each of WIDE words is multiplied by, [HIGH, WIDE] float32. held: from multipliers_at. Made
+    once for 8 words that a thread has side by side, so that nothing moves between threads."""
+    half = tl.arange(0, WIDE // 8)[None, :] // 2 % 2
+    each = (((held >> (16 * half + 4 * nth)) & 15) + 1).to(tl.float32)
+    return tl.reshape(tl.broadcast_to(each[:, :, None], [HIGH, WIDE // 8, 8]), [HIGH, WIDE])
+
+
 @triton.jit(do_not_specialize=["rows"])  # as a constant 1 it would take the branch below with it
 def _linear(
-    x, weight, scales, gains, gained, added, residual, out, tops, places,
+    x, weight, multipliers, scales, gains, gained, added, residual, out, tops, places,
     rows, d_out, x_stride, residual_stride, out_stride, eps,
     D_IN: tl.constexpr, TOGETHER: tl.constexpr, LOOP: tl.constexpr, HIGH: tl.constexpr, PARTS: tl.constexpr,
-    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr, GROUPS: tl.constexpr,
-    ACTIVATION: tl.constexpr, DEPENDENT: tl.constexpr,
+    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr, ACTIVATION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """A program: PARTS times HIGH outputs of all rows. TOGETHER: rows whose loads are in flight at once; those above
     `rows` are the last one once more, unwritten. LOOP: there are more. weight: [d_out, CHUNKS * CHUNK] words of PER
@@ -102,12 +118,15 @@ def _linear(
     own = tl.arange(0, HIGH)[:, None]
     first = tl.program_id(0) * HIGH * PARTS + own
     columns = own * 0 + tl.arange(0, CHUNK)[None, :]
-    words = ()
+    words, by = (), ()
     for part in tl.static_range(PARTS):
         held = tl.minimum(first + part * HIGH, d_out - 1)
         row_words = held * (D_IN if PER == 1 else CHUNKS * CHUNK)
         for nth in tl.static_range(CHUNKS):
             words = words + (_loaded(weight, row_words, nth * CHUNK + columns, D_IN, CHUNK, PER),)
+        if multipliers is not None:
+            for nth in tl.static_range(CHUNKS):
+                by = by + (tl.load(multipliers + multipliers_at(held * (CHUNKS * CHUNK // 32), nth * CHUNK, CHUNK)),)
     gain, sum_gained, plus, scale = (), (), (), ()
     if gains is not None:
         for nth in tl.static_range(CHUNKS * PER):
@@ -118,8 +137,8 @@ def _linear(
             sum_gained = sum_gained + (tl.load(gained + held),)
         if added is not None:
             plus = plus + (tl.load(added + held),)
-        for nth in tl.static_range(GROUPS):
-            scale = scale + (tl.load(scales + held * GROUPS + nth),)
+        if scales is not None:
+            scale = scale + (tl.load(scales + held),)
     if DEPENDENT:
         gdc_wait()  # nothing that the kernels before wrote has been read so far
     if rows > 0:  # it is: but past a branch the compiler computes nothing from the weights ahead of the wait
@@ -158,13 +177,13 @@ def _linear(
                     dots = tl.zeros([HIGH, CHUNK], tl.float32)
                     for nth in tl.static_range(CHUNKS * PER):
                         tile = _unpacked(words[part * CHUNKS + nth // PER], nth % PER, KIND)
-                        if GROUPS > 1:
-                            tile *= scale[part * GROUPS + nth * GROUPS // (CHUNKS * PER)]
+                        if multipliers is not None:
+                            tile *= multiplier(by[part * CHUNKS + nth // PER], nth % PER, HIGH, CHUNK)
                         if gains is not None:
                             tile *= gain[nth].to(tl.float32)
                         dots += tile * values[nth]
                     y = tl.sum(dots, 1, keep_dims=True)
-                    if GROUPS == 1:
+                    if scales is not None:
                         y *= scale[part]
                     if gains is not None:
                         y = (y - mean * sum_gained[part]) * inverse
@@ -309,18 +328,18 @@ class Kernels:
         assert x.stride(1) == 1 and x.shape[1] == weight.d_in, x.shape  # noqa: PT018
         assert residual is None or residual.stride(1) == 1
         around = (layer.gains, layer.gained, layer.added, residual, tops, places)
-        declare(lambda: bytes_of(x, weight.words, weight.scales, out, *around))
+        declare(lambda: bytes_of(x, *weight.parts, out, *around))
         tile = self._tile_of(weight, rows)
         per = PER[weight.kind]
         chunk, together = BLOCK * tile.span // per, min(_TOGETHER, triton.next_power_of_2(rows))
         _linear[(triton.cdiv(weight.d_out, _outputs(weight, tile)),)](
-            x, weight.words, weight.scales, layer.gains, layer.gained, layer.added, residual, out, tops, places,
+            x, *weight.parts, layer.gains, layer.gained, layer.added, residual, out, tops, places,
             rows, weight.d_out, x.stride(0), 0 if residual is None else residual.stride(0), out.stride(0),
             0.0 if layer.norm is None else layer.norm.eps,
             D_IN=weight.d_in, TOGETHER=together, LOOP=rows > together,
             HIGH=tile.warps * per // tile.span, PARTS=tile.parts, CHUNK=chunk,
             CHUNKS=triton.cdiv(weight.d_in, chunk * per), PER=per, KIND=weight.kind,
-            GROUPS=weight.groups, ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self.dependent,
+            ACTIVATION=ACTIVATION_NUMBERS[layer.activation], DEPENDENT=self.dependent,
             num_warps=tile.warps, **self._options,
         )  # fmt: skip
 

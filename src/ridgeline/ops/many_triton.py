@@ -17,16 +17,16 @@ import triton.language as tl
 from torch import Tensor
 
 from ridgeline.ops.declared import bytes_of, declare
-from ridgeline.ops.gemv_triton import ACTIVATION_NUMBERS, _unpacked, activated
+from ridgeline.ops.gemv_triton import ACTIVATION_NUMBERS, _unpacked, activated, multiplier, multipliers_at
 from ridgeline.ops.words import BLOCK, PER, Words
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _tile(
-    x, words, scales, bias, residual, out, partial,
+    x, words, multipliers, scales, bias, residual, out, partial,
     rows, d_out, x_stride, residual_stride, out_stride,
     D_IN: tl.constexpr, BLOCKS: tl.constexpr, WIDE: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr,
-    GROUPS: tl.constexpr, OUTS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, ACTIVATION: tl.constexpr,
+    OUTS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, ACTIVATION: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program: OUTS outputs of ROWS rows, over one of SPLIT parts of the columns. words: [d_out, BLOCKS * WIDE], PER
@@ -39,8 +39,11 @@ def _tile(
     word_at = words + held[:, None].to(tl.int64) * (BLOCKS * WIDE) + along[None, :]
     x_at = x + tl.minimum(row, rows - 1)[None, :].to(tl.int64) * x_stride + along[:, None]
     sums = tl.zeros([OUTS, ROWS], tl.float32)
+    row_multipliers = held[:, None] * (BLOCKS * WIDE // 32)
     for block in tl.range(part * BLOCKS // SPLIT, (part + 1) * BLOCKS // SPLIT, num_stages=STAGES):
         word = tl.load(word_at + block * WIDE)
+        if multipliers is not None:
+            by = tl.load(multipliers + multipliers_at(row_multipliers, block * WIDE, WIDE))
         for nth in tl.static_range(PER):
             first = block * (WIDE * PER) + nth * WIDE
             if D_IN % (WIDE * PER) == 0:
@@ -48,17 +51,15 @@ def _tile(
             else:
                 values = tl.load(x_at + first, mask=(first + along < D_IN)[:, None], other=0.0)
             weight = _unpacked(word, nth, KIND)
-            if GROUPS > 1:
-                group = block * (GROUPS // BLOCKS) + nth * (GROUPS // BLOCKS) // PER
-                weight *= tl.load(scales + held * GROUPS + group)[:, None]
+            if multipliers is not None:
+                weight *= multiplier(by, nth, OUTS, WIDE)
             sums = tl.dot(weight.to(values.dtype), values, sums, input_precision="ieee")
     real = (outs < d_out)[:, None] & (row < rows)[None, :]
     at = row[None, :].to(tl.int64)
     if SPLIT > 1:
         tl.store(partial + (part * rows + at) * d_out + outs[:, None], sums, mask=real)
     else:
-        if GROUPS == 1:
-            sums *= tl.load(scales + held)[:, None]
+        sums *= tl.load(scales + held)[:, None]
         if bias is not None:
             sums += tl.load(bias + held).to(tl.float32)[:, None]
         sums = activated(sums, ACTIVATION)
@@ -70,7 +71,7 @@ def _tile(
 @triton.jit(do_not_specialize=["rows"])
 def _added(
     partial, scales, bias, residual, out, rows, d_out, residual_stride, out_stride,
-    SPLIT: tl.constexpr, GROUPS: tl.constexpr, ACTIVATION: tl.constexpr, OUTS: tl.constexpr,
+    SPLIT: tl.constexpr, ACTIVATION: tl.constexpr, OUTS: tl.constexpr,
 ):  # fmt: skip
     """A program: OUTS outputs of a row. The parts in their order, and what a tile would have done after them."""
     row, outs = tl.program_id(0).to(tl.int64), tl.program_id(1) * OUTS + tl.arange(0, OUTS)
@@ -78,8 +79,7 @@ def _added(
     total = tl.zeros([OUTS], tl.float32)
     for part in tl.static_range(SPLIT):
         total += tl.load(partial + (part * rows + row) * d_out + outs, mask=real, other=0.0)
-    if GROUPS == 1:
-        total *= tl.load(scales + outs, mask=real, other=0.0)
+    total *= tl.load(scales + outs, mask=real, other=0.0)
     if bias is not None:
         total += tl.load(bias + outs, mask=real, other=0.0).to(tl.float32)
     total = activated(total, ACTIVATION)
@@ -90,19 +90,23 @@ def _added(
 
 @triton.jit
 def _widen(
-    words, scales, out, d_out,
+    words, multipliers, scales, out, d_out,
     D_IN: tl.constexpr, BLOCKS: tl.constexpr, WIDE: tl.constexpr, PER: tl.constexpr, KIND: tl.constexpr,
-    GROUPS: tl.constexpr, OUTS: tl.constexpr,
+    OUTS: tl.constexpr,
 ):  # fmt: skip
     """A program: a block of columns of OUTS rows of the matrix."""
     outs, block = tl.program_id(0) * OUTS + tl.arange(0, OUTS), tl.program_id(1)
     held, along = tl.minimum(outs, d_out - 1).to(tl.int64), tl.arange(0, WIDE)
     word = tl.load(words + held[:, None] * (BLOCKS * WIDE) + block * WIDE + along[None, :])
+    scale = tl.load(scales + held)[:, None]
+    if multipliers is not None:
+        by = tl.load(multipliers + multipliers_at(held[:, None] * (BLOCKS * WIDE // 32), block * WIDE, WIDE))
     for nth in tl.static_range(PER):
         columns = block * (WIDE * PER) + nth * WIDE + along
         value = _unpacked(word, nth, KIND)
-        group = 0 if GROUPS == 1 else block * (GROUPS // BLOCKS) + nth * (GROUPS // BLOCKS) // PER
-        value *= tl.load(scales + held * GROUPS + group)[:, None]
+        if multipliers is not None:
+            value *= multiplier(by, nth, OUTS, WIDE)
+        value *= scale
         inside = (outs < d_out)[:, None] & (columns < D_IN)[None, :]
         tl.store(out + held[:, None] * D_IN + columns[None, :], value.to(out.dtype.element_ty), mask=inside)
 
@@ -146,11 +150,11 @@ class Tiles:
         partial = torch.empty(split, rows, d_out, dtype=torch.float32, device=x.device) if split > 1 else None
         stride, number = 0 if residual is None else residual.stride(0), ACTIVATION_NUMBERS[activation]
         made, after = (out, (bias, residual)) if partial is None else (partial, ())
-        declare(lambda: bytes_of(x, weight.words, weight.scales, made, *after))
+        declare(lambda: bytes_of(x, *weight.parts, made, *after))
         _tile[(*grid, split)](
-            x, weight.words, weight.scales, bias, residual, out, partial,
+            x, *weight.parts, bias, residual, out, partial,
             rows, d_out, x.stride(0), stride, out.stride(0),
-            D_IN=weight.d_in, BLOCKS=blocks, WIDE=BLOCK // per, PER=per, KIND=weight.kind, GROUPS=weight.groups,
+            D_IN=weight.d_in, BLOCKS=blocks, WIDE=BLOCK // per, PER=per, KIND=weight.kind,
             OUTS=shape.outs, ROWS=shape.rows, SPLIT=split, ACTIVATION=number, STAGES=shape.stages,
             num_warps=shape.warps,
         )  # fmt: skip
@@ -158,7 +162,7 @@ class Tiles:
             declare(lambda: bytes_of(partial, bias, residual, out))
             _added[(rows, triton.cdiv(d_out, _ADDED))](
                 partial, weight.scales, bias, residual, out, rows, d_out, stride, out.stride(0),
-                SPLIT=split, GROUPS=weight.groups, ACTIVATION=number, OUTS=_ADDED, num_warps=4,
+                SPLIT=split, ACTIVATION=number, OUTS=_ADDED, num_warps=4,
             )  # fmt: skip
         return out
 
@@ -167,10 +171,10 @@ class Tiles:
         assert weight.scales is not None
         out = torch.empty(weight.d_out, weight.d_in, dtype=dtype, device=weight.words.device)
         per, blocks = PER[weight.kind], triton.cdiv(weight.d_in, BLOCK)
-        declare(lambda: bytes_of(weight.words, weight.scales, out))
+        declare(lambda: bytes_of(*weight.parts, out))
         _widen[(triton.cdiv(weight.d_out, _WIDENED), blocks)](
-            weight.words, weight.scales, out, weight.d_out,
-            D_IN=weight.d_in, BLOCKS=blocks, WIDE=BLOCK // per, PER=per, KIND=weight.kind, GROUPS=weight.groups,
+            *weight.parts, out, weight.d_out,
+            D_IN=weight.d_in, BLOCKS=blocks, WIDE=BLOCK // per, PER=per, KIND=weight.kind,
             OUTS=_WIDENED, num_warps=4,
         )  # fmt: skip
         return out

@@ -128,13 +128,21 @@ def _pack_8(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _strips_8(integers), scales, integers.sum(1, dtype=torch.int32)
 
 
-def _pack_4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def rounded_4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """weight: [d_out, d_in] float32, of whole groups. Codes [d_out, d_in] from -8 to 7, multipliers [d_out, groups]
+    from 1 to 16, and scales [d_out], all float32."""
     codes, multipliers = _codes(weight)
     flat = (codes * multipliers[..., None]).flatten(1)
     # The best scale for these integers, in the least squares.
     scales = (weight * flat).sum(1) / flat.square().sum(1).clamp(min=1)
-    strips = _strips_4((codes + 8).to(torch.uint8).flatten(1), (multipliers - 1).to(torch.uint8))
-    return strips, scales, flat.sum(1).to(torch.int32)
+    return codes.flatten(1), multipliers, scales
+
+
+def _pack_4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    codes, multipliers, scales = rounded_4(weight)
+    sums = (codes * multipliers.repeat_interleave(GROUP, 1)).sum(1).to(torch.int32)
+    strips = _strips_4((codes + 8).to(torch.uint8), (multipliers - 1).to(torch.uint8))
+    return strips, scales, sums
 
 
 def _strips_8(integers: Tensor) -> Tensor:

@@ -246,6 +246,11 @@ def mixed_seats_of(slots: int) -> list[int]:
     return [size for size in sizes if size < slots] + [slots]
 
 
+def count_of(slots: int, step_tokens: int) -> int:
+    """Graphs that there can be."""
+    return (REPORTED + 1) * (len(seats_of(slots)) + len(tokens_of(step_tokens)) * len(mixed_seats_of(slots)))
+
+
 def tokens_of(step_tokens: int) -> list[int]:
     """Positions of the graphs that serve steps of up to so many."""
     return [size for size in TOKENS if size < step_tokens] + [min(step_tokens, TOKENS[-1])]

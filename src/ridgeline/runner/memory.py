@@ -26,15 +26,21 @@ _TABLE_BYTES_PER_TOKEN = 16  # token, block, uniform
 _TABLE_BYTES = 4 * MAX_STOP_IDS + 8 * MAX_LOGIT_BIAS
 _GATHERED_TOKENS = 16384  # keys and values that attention holds at once, as they are and widened
 _BUFFERS_BYTES = 64 << 20  # widened weights and the libraries' own
+# What a driver takes for captured steps, beside the allocator's memory (records/2026-11-26-starts-h100): kernels that
+# are loaded for the first one, and for each as many nodes as its layers need. Measured were 70 MiB, and for each of the
+# others 0.57, 0.85 and 1.43 MiB at 12, 24 and 48 layers.
+_FIRST_GRAPH_BYTES, _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 72 << 20, 512 << 10, 24 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """free_bytes is what there was before the weights. kv_bytes: the cache, its scratch block included."""
+    """free_bytes is what there was before the weights. graphs_bytes: of captured steps. kv_bytes: the cache, its
+    scratch block included."""
 
     free_bytes: int
     weights_bytes: int
     workspace_bytes: int
+    graphs_bytes: int
     kv_bytes: int
     block_bytes: int
     block_size: int
@@ -47,11 +53,12 @@ class MemoryPlan:
 
     def describe(self) -> str:
         half = max(1, self.max_model_len // 2)
+        graphs = f"graphs {_size(self.graphs_bytes)}, " if self.graphs_bytes else ""
         return (
             f"memory: {_size(self.free_bytes)} free; weights {_size(self.weights_bytes)}, "
-            f"workspace {_size(self.workspace_bytes)}, KV cache {_size(self.kv_bytes)} = {self.num_blocks} blocks of "
-            f"{self.block_size} tokens: {self.sequences(self.max_model_len)} sequences of {self.max_model_len} tokens "
-            f"or {self.sequences(half)} of {half}"
+            f"workspace {_size(self.workspace_bytes)}, {graphs}KV cache {_size(self.kv_bytes)} = "
+            f"{self.num_blocks} blocks of {self.block_size} tokens: {self.sequences(self.max_model_len)} sequences of "
+            f"{self.max_model_len} tokens or {self.sequences(half)} of {half}"
         )
 
 
@@ -74,10 +81,10 @@ def workspace_bytes(spec: ModelSpec, batched_tokens: int, rows: int, max_model_l
     return tables + activations + masks + logits + most + scored + gathered + _BUFFERS_BYTES
 
 
-def graph_bytes(spec: ModelSpec, rows: int, tokens: int, max_model_len: int, value_bytes: int) -> int:
-    """What captured steps of up to so many rows and token positions hold beside the workspace: their memory is lent to
-    nobody else. A smaller step that was captured first may have left pieces that are too small for a larger one, so
-    what grows with the positions is counted twice."""
+def graph_bytes(spec: ModelSpec, rows: int, tokens: int, max_model_len: int, value_bytes: int, graphs: int) -> int:
+    """What so many captured steps of up to so many rows and token positions hold beside the workspace: their memory is
+    lent to nobody else. A smaller step that was captured first may have left pieces that are too small for a larger
+    one, so what grows with the positions is counted twice."""
     tables = rows * max_model_len * 4
     activations = 2 * (rows + tokens) * (8 * spec.d_model + 2 * spec.d_inner) * value_bytes
     logits = rows * spec.vocab * (value_bytes + _LOGIT_BYTES)
@@ -85,7 +92,8 @@ def graph_bytes(spec: ModelSpec, rows: int, tokens: int, max_model_len: int, val
     sampling = min(rows, SAMPLE_ROWS) * shaping
     scoring = min(rows, SCORE_ROWS) * spec.vocab * (value_bytes + _SCORING_BYTES)
     results = TURNS * rows * (3 * 4 + _SCORE_BYTES)
-    return tables + activations + logits + max(sampling, scoring) + results
+    driver = _FIRST_GRAPH_BYTES + graphs * (_GRAPH_BYTES + spec.layers * _GRAPH_LAYER_BYTES)
+    return tables + activations + logits + max(sampling, scoring) + results + driver
 
 
 def plan_memory(
@@ -94,6 +102,7 @@ def plan_memory(
     weight_bytes: int,
     block_bytes: int,
     workspace: int,
+    graphs: int,
     positions: int,
     slots: int,
     useful_sequences: int,
@@ -102,19 +111,20 @@ def plan_memory(
     share_percent: int,
     kv_memory: int | None = None,
 ) -> MemoryPlan:
-    """Divide the free memory. share_percent: of what weights and workspace leave, for the KV cache unless kv_memory
-    says how many bytes. block_bytes: what a block of the cache occupies. positions, slots: of a step at most, which the
-    workspace was computed from. useful_sequences: more of the longest are of no use to anybody. Raises ConfigError,
-    with the numbers, for what cannot work.
+    """Divide the free memory. share_percent: of what weights, workspace and graphs leave, for the KV cache unless
+    kv_memory says how many bytes. block_bytes: what a block of the cache occupies. positions, slots: of a step at most,
+    which the workspace was computed from. useful_sequences: more of the longest are of no use to anybody. Raises
+    ConfigError, with the numbers, for what cannot work.
     """
     weights = weight_bytes
-    left = free_bytes - weights - workspace
-    taken = f"weights take {_size(weights)} and the workspace {_size(workspace)} of {_size(free_bytes)} free"
+    left = free_bytes - weights - workspace - graphs
+    captured = f" with captured steps {_size(graphs)}" if graphs else ""
+    taken = f"weights take {_size(weights)} and the workspace {_size(workspace)}{captured} of {_size(free_bytes)} free"
     if left <= 0 < free_bytes - weights:
         raise ConfigError(
             f"the workspace does not fit: {taken}. A step is planned for {positions} token positions of {slots} "
             f"requests; lower --max-num-seqs, --max-batch-size (static, dynamic) or --max-num-batched-tokens, "
-            f"leave --packing padded out, or free some memory"
+            f"leave --packing padded out{', take --graphs eager' if graphs else ''}, or free some memory"
         )
     if left <= 0:
         raise ConfigError(f"the model does not fit: {taken}. Free some memory, or use a smaller model or dtype")
@@ -135,6 +145,7 @@ def plan_memory(
         free_bytes=free_bytes,
         weights_bytes=weights,
         workspace_bytes=workspace,
+        graphs_bytes=graphs,
         kv_bytes=(num_blocks + 1) * block_bytes,
         block_bytes=block_bytes,
         block_size=block_size,

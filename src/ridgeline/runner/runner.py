@@ -93,16 +93,22 @@ class Runner:
         """Run prompts and a few tokens in slot 0, so that no request pays for first calls. Before the first plan only:
         it writes to blocks as if all were free."""
         with self.device.compiling_beside(self._products()):
-            self._try(WARM_UP_TOKENS, WARM_UP_DECODES)
-            self._try(WARM_UP_FEW, 0)
-            self._rehearse_graphs()
+            self.rehearse()
+
+    def rehearse(self) -> None:
+        """The same where nothing is compiled."""
+        self._try(WARM_UP_TOKENS, WARM_UP_DECODES)
+        self._try(WARM_UP_FEW, 0)
+        self._rehearse_graphs()
         self.device.synchronize()
 
     def _products(self) -> list[Callable[[], object]]:
+        """The quickest to compile first, because nothing else is compiled meanwhile; then the slowest."""
         model, device = self.eager.model, self.device
         rows = [rows for rows in FEW_ROWS if rows <= self.sizes.step_tokens]
         x = torch.zeros(max(rows), model.spec.d_model, dtype=device.compute, device=device.torch_device)
-        return [call for count in rows for call in model.products(x[:count])]
+        calls = [call for count in rows for call in model.products(x[:count])]
+        return [*calls[:1], *reversed(calls[1:])]
 
     def _try(self, tokens: int, decodes: int) -> None:
         """A prompt of so many tokens, and so many steps after it."""

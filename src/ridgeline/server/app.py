@@ -155,7 +155,7 @@ class Routes:
             return json_response({"status": "failed", "message": state.message}, 503)
         if not await self._readiness.progressing(state.service):
             return json_response({"status": "stalled"}, 503, {"Retry-After": "1"})
-        return json_response({"status": "ready"})
+        return json_response({"status": "ready"} | ({"beside": state.beside} if state.beside else {}))
 
     async def metrics(self, request: Request) -> Response:
         content, media_type = self._metrics.render(request.headers.get("accept", ""))

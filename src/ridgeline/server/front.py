@@ -52,7 +52,10 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
+    """beside: what the engine still does while it serves, "" for nothing."""
+
     service: Service
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class Front:
             async with self._bring_up(self._report) as service:
                 self._progress = Starting("starting", 0, 0)
                 self._on_ready(service)
-                self._settled = Ready(service)
+                self._settled = Ready(service, service.info.beside)
                 self._restarts.serving()
                 return await self._watch(service, stopping)
         except RidgelineError as error:
@@ -179,6 +182,10 @@ class Front:
             ended.cancel()
 
     def _report(self, phase: str, done: int, total: int) -> None:
+        if isinstance(self._settled, Ready):
+            log.info("%s", phase)
+            self._settled = Ready(self._settled.service)
+            return
         at = self._progress
         self._progress = Starting(phase, done, total, at.attempt, at.reason)
 

@@ -214,6 +214,7 @@ def openapi() -> Json:
     name = [{"name": "id", "in": "path", "required": True, "schema": STRING}]
     models = record({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}})
     status = record({"status": STRING})
+    ready = record({"status": STRING, "beside": STRING}, "status")
     found = {
         "200": _json("The model.", ref("Model")),
         "401": _UNAUTHORIZED,
@@ -250,7 +251,7 @@ def openapi() -> Json:
                 "State",
                 "Does the engine make progress?",
                 {
-                    "200": _json("It made a step in the last ten seconds, or answered just now.", status),
+                    "200": _json("It made a step in the last ten seconds, or answered just now.", ready),
                     "401": _UNAUTHORIZED,
                     "500": _DEFECT,
                     "503": _json("Not now: starting, restoring, draining, failed or stalled.", NOT_READY, _RETRY_AFTER),
