@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import nullcontext
 from types import FrameType
-from typing import NoReturn
 
 from ridgeline.ahead import engine_process
 from ridgeline.cli.environment import admin_keys, api_keys, cache_dir, hub_access
 from ridgeline.cli.options import options
 from ridgeline.core.config import Config
 from ridgeline.core.stopwatch import process_start_ns
+from ridgeline.engine.process import EngineProcess
 
 PHASE1 = {
     "batching": "dynamic",
@@ -40,9 +41,10 @@ def server(config: Config) -> None:
 
 def _serve(config: Config) -> None:
     started_ns = process_start_ns()
-    _obey_signals()
+    ahead = None if config.server.in_process else engine_process(config)
+    obey_signals(ahead)
     # First of all, because it takes longest; what follows runs beside it.
-    with nullcontext() if config.server.in_process else engine_process(config) as ahead:
+    with ahead or nullcontext():
         from ridgeline import online
         from ridgeline.terminal import Terminal
 
@@ -50,14 +52,17 @@ def _serve(config: Config) -> None:
         raise SystemExit(online.serve(config, hub_access(), Terminal(), started_ns, keys, cache_dir(), ahead))
 
 
-def _obey_signals() -> None:
+def obey_signals(ahead: EngineProcess | None) -> None:
     """While the server starts, as it does when it listens (server/serve.py): otherwise a stop that comes early is lost.
 
     A script's background job is born ignoring Ctrl-C, and the first process of a container all that it does not handle.
+    An exception would not do: what is raised in a callback of an import or while a source is compiled is dropped.
     """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if ahead is not None:
+            ahead.kill()
+        os._exit(128 + number)
+
     for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, _end)
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+        signal.signal(one, end)
