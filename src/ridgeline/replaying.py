@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def choose_graphs(
-    config: Config, quantize: str, device: Device, attention: AnyAttention, cache: Path | None
+    config: Config, device: Device, attention: AnyAttention, cache: Path | None
 ) -> Callable[..., Replays]:
-    """quantize: how weights are held, a name in MENU. cache: where compiled kernels are kept. Raises ConfigError."""
-    name = graphs_choice(config, quantize, device, attention)
+    """cache: where compiled kernels are kept. Raises ConfigError."""
+    name = graphs_choice(config, device, attention)
     graphs: Callable[..., Replays] = chosen("graphs", name)
     return _recorded(graphs, attention, cache) if name == "recorded" else graphs
 
 
-def graphs_choice(config: Config, quantize: str, device: Device, attention: AnyAttention) -> str:
+def graphs_choice(config: Config, device: Device, attention: AnyAttention) -> str:
     """A name in MENU."""
     from ridgeline.attention.base import SteadyAttention
     from ridgeline.attention.native import Native
@@ -38,7 +38,7 @@ def graphs_choice(config: Config, quantize: str, device: Device, attention: AnyA
     if options.graphs != "auto":
         return options.graphs
     keeps: bool = chosen("kv_cache", options.kv_cache).keeps
-    if keeps and isinstance(attention, Native) and quantize != "none" and options.packing == "ragged":
+    if keeps and isinstance(attention, Native) and options.packing == "ragged":
         return "recorded"
     pays = isinstance(attention, SteadyAttention) and attention.reads_contexts and keeps and device.captures
     return "graph" if pays else "eager"

@@ -56,7 +56,7 @@ class Running:
         positions = packing.most_positions(limits.slots, limits.budget, limits.max_len)
         workspace = workspace_bytes(spec, positions, limits.slots, limits.max_len, BYTES_OF[device.compute])
         graphs, count = 0, count_of(limits.slots, limits.budget)
-        if device.captures and graphs_choice(self.config, self.quantize, device, attending.attention) != "eager":
+        if device.captures and graphs_choice(self.config, device, attending.attention) != "eager":
             tokens = tokens_of(limits.budget)[-1]
             graphs = graph_bytes(spec, limits.slots, tokens, limits.max_len, BYTES_OF[device.compute], count)
         return plan_memory(
@@ -83,7 +83,7 @@ class Running:
         limits, attending = self.limits, self.attending
         sizes = Sizes(limits.slots, limits.max_len, num_blocks, attending.block_size, limits.budget)
         packing = chosen("packing", self.config.batching.packing)()
-        graphs = choose_graphs(self.config, self.quantize, self.device, attending.attention, self.cache)
+        graphs = choose_graphs(self.config, self.device, attending.attention, self.cache)
         kind = partial(Later, graphs) if later else graphs
         return Runner(model, attending.attention, packing, self.device, sizes, attending.kv_dtype, kind)
 

@@ -73,6 +73,42 @@ bool one(Drawn &draw) {
     return true;
 }
 
+// Sums of rows of two tables, and their norms.
+bool rows_of_tables(Drawn &draw) {
+    const int64_t d = 1 + draw.below(100), count = draw.below(40), ids = 1 + draw.below(20);
+    PlainRows rows = {};
+    rows.d = d;
+    rows.team = team_of(draw.below(6));
+    rows.format = (int32_t)draw.below(3);
+    rows.is_bfloat16 = rows.format == BFLOAT16 && draw.below(2);
+    const int32_t outside = rows.is_bfloat16 ? BFLOAT16 : FLOAT32;
+    const Values first = draw.values(rows.format, ids * d), second = draw.values(rows.format, ids * d);
+    const Values summed(outside, count * d), y(outside, count * d), weight = draw.values(FLOAT32, d), bias = draw.values(FLOAT32, d);
+    std::unique_ptr<int64_t[]> at(new int64_t[(size_t)count]), places(new int64_t[(size_t)count]);
+    for (int64_t row = 0; row < count; row++) at[(size_t)row] = draw.below(ids), places[(size_t)row] = draw.below(ids);
+    rows.first = first.data.get();
+    rows.second = draw.below(2) ? second.data.get() : nullptr;
+    if (ridgeline_dense_rows(&rows, at.get(), rows.second ? places.get() : nullptr, summed.data.get(), count)) return false;
+    const PlainNorm norm = {weight.floats(), bias.floats(), rows.team, d, 1e-5f, rows.is_bfloat16};
+    if (ridgeline_dense_norm(&norm, summed.data.get(), y.data.get(), count)) return false;
+    for (int64_t row = 0; row < count; row++) {
+        double mean = 0, squares = 0;
+        for (int64_t k = 0; k < d; k++) mean += summed[row * d + k] / (double)d;
+        for (int64_t k = 0; k < d; k++) squares += std::pow(summed[row * d + k] - mean, 2) / (double)d;
+        for (int64_t k = 0; k < d; k++) {
+            const double added = rows.second ? second[places[(size_t)row] * d + k] : 0;
+            const double sum = first[at[(size_t)row] * d + k] + added;
+            const double wanted = (summed[row * d + k] - mean) / std::sqrt(squares + 1e-5) * weight[k] + bias[k];
+            const double slack = rows.is_bfloat16 ? 0.01 : 1e-4;
+            if (!(std::fabs(summed[row * d + k] - sum) <= slack * (1 + std::fabs(sum)))) return false;
+            if (!(std::fabs(y[row * d + k] - wanted) <= slack * (1 + std::fabs(wanted)))) return false;
+        }
+    }
+    return true;
+}
+
+bool either(Drawn &draw) { return one(draw) && rows_of_tables(draw); }
+
 }  // namespace
 
-int main(int argc, char **argv) { return layers<Drawn>(argc, argv, one); }
+int main(int argc, char **argv) { return layers<Drawn>(argc, argv, either); }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ridgeline.device import jit
 from ridgeline.ops.dense import SOURCE, Native, Plain, plain_linear
+from ridgeline.ops.norm import layer_norm_by_hand
 
 FORMS = {
     "as this machine is": (),
@@ -77,6 +78,34 @@ def test_native_code_equals_the_definition(
             for rows in ROWS:
                 some = run(x[-rows:].contiguous(), None if before is None else before[-rows:].contiguous())
                 assert torch.equal(some, whole[-rows:]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("d", [1, 7, 16, 100, 768])
+def test_a_norm_equals_the_definition(native: Native, d: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(d)
+    weight, bias, x = (torch.randn(*size, generator=generator) for size in ((d,), (d,), (40, d)))
+    x = (3 * x + 5).to(dtype)
+    run = native.norm(weight, bias, 1e-5, dtype)
+    whole = run(x)
+    assert_near(whole, layer_norm_by_hand(x, weight, bias, 1e-5))
+    for rows in (0, 1, 9, 39):
+        assert torch.equal(run(x[:rows].contiguous()), whole[:rows]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("formats", FORMATS)
+@pytest.mark.parametrize("d", [1, 7, 16, 100])
+def test_rows_are_looked_up_and_added(native: Native, d: int, formats: str) -> None:
+    weights, compute = FORMATS[formats]
+    generator = torch.Generator().manual_seed(d)
+    first, second = (torch.randn(rows, d, generator=generator).to(weights) for rows in (53, 20))
+    one, two = native.rows(first, compute), native.rows(second, compute)
+    for count in (0, 1, 40):
+        ids = torch.randint(0, 53, (count,), generator=generator)
+        places = torch.randint(0, 20, (count,), generator=generator, dtype=torch.int32)
+        assert torch.equal(one(ids), first[ids].to(compute))
+        summed = (first[ids].to(torch.float32) + second[places].to(torch.float32)).to(compute)
+        assert torch.equal(one.plus(ids, two, places), summed)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

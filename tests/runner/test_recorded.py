@@ -18,6 +18,7 @@ from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CPP, CannotBuild, Compiler
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.gpt2_weights import random_gpt2
+from ridgeline.models.linear_cpu import CpuDense
 from ridgeline.models.quantised import Int4, Int8, Integers
 from ridgeline.ops import steps
 from ridgeline.runner.graphs import NoGraphs, Replays
@@ -65,7 +66,7 @@ def device_of(dtype: torch.dtype) -> CpuDevice:
     return CpuDevice(dtype, threads=2, native_bfloat16=dtype is torch.bfloat16)
 
 
-def model_of(kind: type[Integers], device: CpuDevice) -> Counting:
+def model_of(kind: type[Integers | CpuDense], device: CpuDevice) -> Counting:
     return Counting(random_gpt2(SPEC, 6, kind.of(device, None), device))
 
 
@@ -79,8 +80,10 @@ def recorded() -> Callable[..., Replays]:
 
 @pytest.mark.parametrize("way", [Way(), Way(horizon=4), Way(depth=2), Way(chunk=3, horizon=3, depth=2)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("kind", [Int8, Int4])
-def test_tokens_and_scores_are_those_of_single_operations(kind: type[Integers], dtype: torch.dtype, way: Way) -> None:
+@pytest.mark.parametrize("kind", [Int8, Int4, CpuDense])
+def test_tokens_and_scores_are_those_of_single_operations(
+    kind: type[Integers | CpuDense], dtype: torch.dtype, way: Way
+) -> None:
     device = device_of(dtype)
     model = model_of(kind, device)
     plain = decode_scored(runner_of(model, device), PROMPTS, NEW, ASKED, way)
@@ -99,7 +102,7 @@ def test_a_number_of_rows_is_recorded_once(caplog: pytest.LogCaptureFixture) -> 
     device = device_of(torch.bfloat16)
     model = model_of(Int8, device)
     runner = runner_of(model, device, recorded())
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "ridgeline"):
         decode_scored(runner, PROMPTS[:2], 30)
     assert model.passes <= 1 + 2  # the prompts' step, then one each of two rows and one
     assert not caplog.records
@@ -139,7 +142,7 @@ def test_a_step_with_an_operation_of_torch_is_not_played(caplog: pytest.LogCaptu
     device = device_of(torch.float32)
     model = Counting(random_gpt2(SPEC, 6, dense(device), device))
     plain = decode_scored(runner_of(model, device), PROMPTS, NEW, ASKED)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "ridgeline"):
         found = decode_scored(runner_of(model, device, recorded()), PROMPTS, NEW, ASKED)
     assert [tokens for tokens, _ in found] == [tokens for tokens, _ in plain]
     (told,) = caplog.records

@@ -105,8 +105,9 @@ class BatchingOptions:
         "model. Steps with prompts in them are captured too where rows lie end to end (--packing ragged) and the "
         "attention can plan them on the device, up to 8192 tokens. Eager all the same are steps whose prompts want "
         "log-probabilities, and all while a profile runs or with --nvtx. recorded: on a CPU, decode "
-        "steps of native calls (--quantize int8 or int4) are recorded once for a number of rows and played as one. "
-        "auto: graph on a GPU, where the attention can be captured; recorded on a CPU, where all of a step is native; "
+        "steps of native calls are recorded once for a number of rows and played as one; where PyTorch makes the "
+        "products (many rows, with --quantize none) they stay eager. "
+        "auto: graph on a GPU, where the attention can be captured; recorded on a CPU with native attention; "
         "otherwise eager. On a CPU nothing is captured, and graph only prepares the step on the device.",
         choices=("auto", *MENU["graphs"]),
     )

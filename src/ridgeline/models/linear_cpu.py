@@ -13,8 +13,8 @@ from torch import Tensor
 from ridgeline.device.base import Device
 from ridgeline.device.jit import CannotBuild
 from ridgeline.device.pages import LargePages
-from ridgeline.models.linear import Dense, Embedding, Linear, LinearSpec
-from ridgeline.ops.dense import Native, Plain, Prepared, build
+from ridgeline.models.linear import Dense, Embedding, Linear, LinearSpec, Norm
+from ridgeline.ops.dense import Native, Plain, Prepared, PreparedRows, build
 from ridgeline.ops.linear import LinearKernel, linear_kernel
 
 MOST_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
@@ -52,6 +52,12 @@ class CpuDense(Dense):
     def linear(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Linear:
         return self._over(self._placed(weight), spec, bias)
 
+    def norm(self, weight: Tensor, bias: Tensor, eps: float) -> Norm:
+        return self._native.norm(weight, bias, eps, self._compute)
+
+    def embedding(self, weight: Tensor) -> Embedding:
+        return Table(self._native.rows(weight.contiguous(), self._compute))
+
     def tied(self, spec: LinearSpec, weight: Tensor) -> tuple[Embedding, Linear]:
         placed = self._placed(weight)
         return self.embedding(placed), self._over(placed, spec, None)
@@ -64,6 +70,21 @@ class CpuDense(Dense):
     def _placed(self, weight: Tensor) -> Tensor:
         rows = weight.contiguous().view(torch.uint8)
         return self._pages.place(rows).view(weight.dtype)
+
+
+class Table:
+    """A table that is looked up by native code."""
+
+    def __init__(self, rows: PreparedRows) -> None:
+        self._rows = rows
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self._rows(ids)
+
+    def plus(self, ids: Tensor, other: Embedding, places: Tensor) -> Tensor:
+        if isinstance(other, Table):
+            return self._rows.plus(ids, other._rows, places)
+        return self(ids) + other(places)
 
 
 class ByRows:

@@ -57,3 +57,8 @@ def written(y: Tensor, failed: int) -> Tensor:
     if failed:
         raise MemoryError(f"no memory for the activations of {len(y)} rows")
     return y
+
+
+def in_longs(ids: Tensor) -> Tensor:
+    """As native code takes them."""
+    return ids if ids.dtype is torch.int64 and ids.is_contiguous() else ids.to(torch.int64).contiguous()

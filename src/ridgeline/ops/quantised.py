@@ -185,12 +185,12 @@ class Prepared:
     def gather_sum(self, ids: Tensor, other: ByteRows, places: Tensor) -> Tensor:
         """ids, places: [tokens], int64 or int32. Returns the rows of `ids` and the other's of `places`, added before
         they are rounded, [tokens, d_in]."""
-        places = _in_longs(places)
+        places = calls.in_longs(places)
         added = hold(_ByteTable(other.codes.data_ptr(), other.scales.data_ptr(), places.data_ptr()))
         return self._looked_up(ids, ctypes.addressof(added))
 
     def _looked_up(self, ids: Tensor, other: int | None) -> Tensor:
-        ids = _in_longs(ids)
+        ids = calls.in_longs(ids)
         y = torch.empty(len(ids), self._shape[1], dtype=self._dtype)
         call(self._gather, self._at, ids.data_ptr(), other, y.data_ptr(), len(ids))
         declare(lambda: bytes_of(ids, y) + int(y.numel() * self._told.bits / 8) * (1 if other is None else 2))
@@ -213,10 +213,6 @@ class ByteRows:
     def values(self, ids: Tensor) -> Tensor:
         """The definition. float32 [ids, d]."""
         return self.codes[ids] * self.scales[ids]
-
-
-def _in_longs(ids: Tensor) -> Tensor:
-    return ids if ids.dtype is torch.int64 and ids.is_contiguous() else ids.to(torch.int64).contiguous()
 
 
 def _in_lanes(vector: Tensor) -> Tensor:

@@ -77,8 +77,9 @@ _FIT_FOR = _FITS | {f"{name}, in tiles": fits for name, fits in _FITS.items()} |
 
 OPS: tuple[Op, ...] = (
     Op(
-        "layer_norm", norm.layer_norm_by_hand, {"torch": norm.layer_norm},
-        _ROWS, _ROW_SIZES, cases.norm_inputs, cases.norm_cost, _BY_ROW,
+        "layer_norm", norm.layer_norm_by_hand, {"torch": norm.layer_norm, "native": dense.norm_by_native_code},
+        _ROWS, _ROW_SIZES, cases.norm_inputs, cases.norm_cost, _BY_ROW | {"native"},
+        limited={"native": dense.has_native_code},
     ),
     Op(
         "add_layer_norm", norm.add_layer_norm_by_hand,

@@ -62,7 +62,7 @@ class Recorded:
         self._ragged = packing.ragged
         self._sampler = Sampler(tables, library.likeliest)
         self._steps: dict[int, Step] = {}
-        self._refused = False
+        self._refused: dict[int, str] = {}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -70,7 +70,7 @@ class Recorded:
         return tuple(self._steps)
 
     def launch(self, plan: Plan) -> Launched | None:
-        if self._refused or not self._ragged or not self._attention.ready:
+        if len(plan.rows) in self._refused or not self._ragged or not self._attention.ready:
             return None
         if not ((plan.counts == 1) & (plan.promise > 0)).all():
             return None
@@ -110,15 +110,19 @@ class Recorded:
 
             logits = self._model.logits(self._model.hidden(Seated(ids, positions), attend))
         if made.strangers:
-            self._refused = True
-            logging.getLogger("ridgeline").warning(
-                "decode steps run operation by operation: %s stands between native calls", made.strangers[0]
-            )
+            self._refuse(len(slots), made.strangers[0])
             return logits
         if len(self._steps) == MOST:
             del self._steps[next(iter(self._steps))]
         self._steps[len(slots)] = Step(slots, positions, logits, self._library.player(made))
         return logits
+
+    def _refuse(self, rows: int, stranger: str) -> None:
+        if not self._refused:
+            logging.getLogger("ridgeline").info(
+                "decode steps of %d rows run operation by operation: %s stands between native calls", rows, stranger
+            )
+        self._refused[rows] = stranger
 
 
 def _no_prompts(_hidden: Any) -> Tensor:

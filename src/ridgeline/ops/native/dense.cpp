@@ -5,9 +5,8 @@
 
 #include <new>
 
+#include "plain.h"
 #include "squares.h"
-#include "streams.h"
-#include "team.h"
 
 extern "C" {
 
@@ -223,6 +222,25 @@ int ridgeline_dense(const Plain *told, const void *x, const void *residual, void
     } catch (const std::bad_alloc &) {
         return 1;
     }
+    return 0;
+}
+
+// x, y: [count][d]. Returns 0.
+int ridgeline_dense_norm(const PlainNorm *told, const void *x, void *y, int64_t count) {
+    share(told->team, count, A_FEW_ALONE, [=](Turn &turn) {
+        while (turn.next())
+            for (int64_t row = turn.begin; row < turn.end; row++) normalise(*told, x, y, row);
+    });
+    return 0;
+}
+
+// Rows `ids` of the first table, and `places` of the second added where there is one: y [count][d]. Returns 0.
+int ridgeline_dense_rows(const PlainRows *told, const int64_t *ids, const int64_t *places, void *y, int64_t count) {
+    share(told->team, count, A_FEW_ALONE, [=](Turn &turn) {
+        while (turn.next())
+            for (int64_t row = turn.begin; row < turn.end; row++)
+                look_up(*told, ids[row], told->second ? places[row] : 0, y, row);
+    });
     return 0;
 }
 
