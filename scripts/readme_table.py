@@ -41,7 +41,9 @@ GPU_RUNS = (
     ("step-16", "16 steps a visit, 2 launches in flight"),
     ("step-fp8", "the same, cache in 8-bit floats"),
 )
-CPU_PEERS = ("2026-11-26-peers-cpu/run.json", "2 cores of an Intel Xeon (Emerald Rapids)")
+CPU_PEERS = ("2026-11-26-peers-cpu-recorded", "2 cores of an Intel Xeon (AVX-512 VNNI, no AMX)")
+CPU_BEST, CPU_ALL = ("int8", "int4"), ("int8", "int4", "short", "kv8")
+"""Files of the folder: what README shows, and what docs/bench.md shows."""
 LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 COURSE = (
     ("2026-11-26-course-cpu", "2 cores of an Intel Xeon (Emerald Rapids)"),
@@ -160,22 +162,28 @@ def on_gpu() -> str:
     return head + lines(["decode and prefill", *keys], rows) + tail
 
 
-def cpu_peers() -> str:
+def cpu_peers(files: Sequence[str]) -> str:
     """Ours beside the two strongest programs on a CPU, weights and cache of the same width."""
-    run, machine = load(CPU_PEERS[0]), CPU_PEERS[1]
-    names = [side["name"] for side in run["config"]["sides"] if side["name"] != "ours"]
-    rows = []
-    for row in run["results"]:
-        rates = {peer["name"]: peer for peer in row["peers"]}
-        better = row["peers"][0]
-        told = f"{better['ratio']['ratio']:.2f}x ({better['ratio']['low']:.2f} to {better['ratio']['high']:.2f})"
-        cells = [f"{rates[name]['tokens_per_s']:,.0f}" for name in names]
-        rows.append([row["cell"].partition(": ")[2], f"{row['ours']['tokens_per_s']:,.0f}", *cells, told])
+    folder, machine = CPU_PEERS
+    found = [row for file in files for row in load(f"{folder}/{file}.json")["results"]]
     head = (
-        f"GPT-2 124M's shape on {machine}, weights of 8 bits and a cache of 16 on all sides, tokens a second; medians "
-        "of interleaved rounds, and ours against the better of the two within a round:\n\n"
+        f"GPT-2 124M's shape on {machine}, tokens a second; weights and cache as wide on all sides, medians of "
+        "interleaved rounds, and ours against the better of the two within a round:\n\n"
     )
-    return head + lines(["", "Ridgeline", *names, "against the better"], rows)
+    columns = ["weights, cache", "", "Ridgeline", *_CPU_NAMES, "against the better"]
+    return head + lines(columns, [_beside(row) for row in found])
+
+
+_CPU_NAMES = ("llama.cpp", "OpenVINO")
+
+
+def _beside(row: dict[str, Any]) -> list[str]:
+    rates = {peer["name"]: f"{peer['tokens_per_s']:,.0f}" for peer in row["peers"]}
+    ratio, ours = row["peers"][0]["ratio"], row["ours"]
+    told = f"{ratio['ratio']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    cells = [rates.get(name, "-") for name in _CPU_NAMES]
+    widths = f"{ours['weights']}, {'8' if ours['kv'] == 'int8' else '16'} bits"
+    return [widths, row["cell"].partition(": ")[2], f"{ours['tokens_per_s']:,.0f}", *cells, told]
 
 
 def sizes() -> str:
@@ -265,7 +273,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ladder": climbed,
     "gpu": on_gpu,
     "gpusizes": sizes,
-    "cpu": cpu_peers,
+    "cpu": partial(cpu_peers, CPU_BEST),
+    "cpuall": partial(cpu_peers, CPU_ALL),
     "quantised": quantised,
     "gpuladder": gpu_ladder,
     "occupancy": occupied,

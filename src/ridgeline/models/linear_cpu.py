@@ -22,8 +22,8 @@ MOST_ROWS = {torch.float32: 32, torch.bfloat16: 32, torch.float16: 8}
 give the same bits. Whole steps of GPT-2 124M at context 256 on 2 cores of an Intel Xeon without AMX, PyTorch's products
 and then native code: bfloat16 47 and 30 ms at 12 rows, 93 and 67 at 32; float32 50 and 50 at 16, 97 and 89 at 32."""
 ALL = 1 << 62
-"""What a matrix unit takes: 12 ms against 24 for 16 rows of bfloat16 (GPT-2 124M's matrices), 19 against 30 for 64 and 112
-against 109 for 512 (without the head)."""
+"""What a matrix unit takes: 12 ms against 24 for 16 rows of bfloat16 (GPT-2 124M's matrices), 19 against 30 for 64 and
+112 against 109 for 512 (without the head)."""
 
 
 class CpuDense(Dense):
