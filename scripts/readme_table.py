@@ -42,7 +42,7 @@ GPU_RUNS = (
     ("step-fp8", "the same, cache in 8-bit floats"),
 )
 CPU_PEERS = ("2026-11-26-peers-cpu-recorded", "2 cores of an Intel Xeon (AVX-512 VNNI, no AMX)")
-CPU_BEST, CPU_ALL = ("int8", "int4"), ("int8", "int4", "long", "short", "kv8")
+CPU_BEST, CPU_ALL = ("int8", "int4"), ("int8", "int4", "long", "short", "many", "kv8")
 """Files of the folder: what README shows, and what docs/bench.md shows."""
 LADDER = ("2026-11-26-laboratory-cpu/ladder.json", "2 cores of an Intel Xeon (Emerald Rapids)")
 COURSE = (
