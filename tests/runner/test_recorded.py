@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from ridgeline.attention.native import Native
 from ridgeline.core.types import Sampling
 from ridgeline.device.cpu import CpuDevice
 from ridgeline.device.jit import CPP, CannotBuild, Compiler
+from ridgeline.device.recording import recording
 from ridgeline.models.gpt2 import GPT2
 from ridgeline.models.gpt2_weights import random_gpt2
 from ridgeline.models.linear_cpu import CpuDense
@@ -147,3 +149,16 @@ def test_a_step_with_an_operation_of_torch_is_not_played(caplog: pytest.LogCaptu
     assert [tokens for tokens, _ in found] == [tokens for tokens, _ in plain]
     (told,) = caplog.records
     assert "stands between native calls" in told.getMessage()
+
+
+def test_calls_of_another_thread_are_not_recorded() -> None:
+    """Each would be played in the other engine's steps."""
+    native_steps = steps.Native(steps.build(None))
+    logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
+    with recording() as made:
+        other = threading.Thread(target=native_steps.likeliest, args=(logits,))
+        other.start()
+        other.join()
+        assert not made.calls
+        native_steps.likeliest(logits)
+    assert len(made.calls) == 1

@@ -28,6 +28,7 @@ from ridgeline.device import jit, pages
 from ridgeline.device.base import Device
 from ridgeline.device.recording import call, hold, is_recording
 from ridgeline.device.team import team
+from ridgeline.ops import calls
 from ridgeline.ops.declared import bytes_of, declare
 
 SOURCE = Path(__file__).parent / "native" / "attention.cpp"
@@ -330,5 +331,5 @@ class Native:
 
 
 def build(cache: Path | None) -> ctypes.CDLL:
-    """The kernel, compiled for this machine or found in `cache`. Raises jit.CannotBuild."""
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
+    """The kernel, as calls.library has it."""
+    return calls.library(SOURCE, cache)

@@ -7,6 +7,7 @@ What a CUDA graph is to a GPU: the addresses stay as they are, and what lies the
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,7 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 T = TypeVar("T")
 MOST_GIVEN = 6
 _MAKES_MEMORY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
-_RECORDINGS: list[Recording] = []
+
+
+class _Here(threading.local):
+    """Recordings of this thread: another thread's calls are another engine's."""
+
+    def __init__(self) -> None:
+        self.recordings: list[Recording] = []
+
+
+_HERE = _Here()
 
 
 class Call(ctypes.Structure):
@@ -47,18 +57,18 @@ class Recording:
 
 def call(function: Any, *given: int | None) -> Any:
     """Call native code, and note it where somebody records. given: addresses and whole numbers."""
-    for recording in _RECORDINGS:
+    for recording in _HERE.recordings:
         recording.add(function, given)
     return function(*given)
 
 
 def is_recording() -> bool:
-    return bool(_RECORDINGS)
+    return bool(_HERE.recordings)
 
 
 def hold(thing: T) -> T:
     """What the next call's addresses point to, beside tensors."""
-    for recording in _RECORDINGS:
+    for recording in _HERE.recordings:
         recording.held.append(thing)
     return thing
 
@@ -66,12 +76,12 @@ def hold(thing: T) -> T:
 @contextmanager
 def recording() -> Iterator[Recording]:
     made = Recording()
-    _RECORDINGS.append(made)
+    _HERE.recordings.append(made)
     try:
         with _Seen(made):
             yield made
     finally:
-        _RECORDINGS.remove(made)
+        _HERE.recordings.remove(made)
 
 
 class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]

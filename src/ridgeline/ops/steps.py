@@ -16,8 +16,9 @@ from ridgeline.device import jit
 from ridgeline.device.base import Device
 from ridgeline.device.recording import Recording, call, hold
 from ridgeline.device.team import team
+from ridgeline.ops import calls
 
-SOURCE = Path(__file__).with_name("native") / "steps.cpp"
+SOURCE = calls.FOLDER / "steps.cpp"
 
 
 class _Seats(ctypes.Structure):
@@ -48,10 +49,10 @@ class Native:
 
     def player(self, made: Recording) -> Callable[[], None]:
         """Makes all its calls again. It raises MemoryError."""
-        calls = made.whole()
-        at, count, play = ctypes.addressof(calls), len(calls), self._play
+        whole = made.whole()
+        at, count, play = ctypes.addressof(whole), len(whole), self._play
 
-        def run(held: object = (made, calls)) -> None:  # noqa: ARG001 - as long as somebody may call
+        def run(held: object = (made, whole)) -> None:  # noqa: ARG001 - as long as somebody may call
             if play(at, count):
                 raise MemoryError("no memory for the activations of a step")
 
@@ -82,8 +83,8 @@ class Native:
 
 
 def build(cache: Path | None) -> ctypes.CDLL:
-    """cache: where the library is kept; None: it is made for this process alone. Raises CannotBuild."""
-    return jit.load(jit.source_of(SOURCE), cache, jit.Compiler.find(language=jit.CPP))
+    """As calls.library has it."""
+    return calls.library(SOURCE, cache)
 
 
 def likeliest(logits: Tensor) -> Tensor:

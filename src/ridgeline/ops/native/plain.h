@@ -31,12 +31,6 @@ namespace ridgeline {
 
 constexpr Runs A_FEW_ALONE = {8, INT64_MAX};  // rows that are not worth a meeting
 
-inline float total(Floats value) {
-    for (int64_t width = LANES / 2; width; width /= 2)
-        for (int64_t lane = 0; lane < width; lane++) value[lane] += value[lane + width];
-    return value[0];
-}
-
 // What is left of sixteen values without the mean; 0 behind the row's end.
 inline Floats apart(Floats value, float mean, int64_t left) {
     value -= mean;

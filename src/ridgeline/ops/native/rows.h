@@ -25,12 +25,6 @@ struct Norm {
     float eps;
 };
 
-inline float total(Floats value) {
-    for (int64_t width = LANES / 2; width; width /= 2)
-        for (int64_t lane = 0; lane < width; lane++) value[lane] += value[lane + width];
-    return value[0];
-}
-
 // x: values of one row; to: filled up with zeros to whole vectors. Returns the mean.
 template <class Format>
 inline float read_row(const void *x, int64_t width, float *to) {

@@ -47,6 +47,11 @@ inline Floats most(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a,
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 #endif
+inline float total(Floats value) {
+    for (int64_t width = LANES / 2; width; width /= 2)
+        for (int64_t lane = 0; lane < width; lane++) value[lane] += value[lane + width];
+    return value[0];
+}
 inline Floats floats(Ints value) { return __builtin_convertvector(value, Floats); }
 
 // Added to a value below 2^22, 1.5 * 2^23 leaves no room for a fraction; the sum's lowest bits are the integer's.
